@@ -1,0 +1,116 @@
+"""Dormant and dead units, per layer, and the units that wake between two measurements.
+
+Works on activations (..., samples, units); leading axes index runs. Convolution maps (samples, channels, h, w) go through
+`units_last` first: a channel is one unit, seen at every position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .nets import Abs, CReLU, GroupSort, Householder
+
+TORCH_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus)
+ACTIVATION_TYPES = (*TORCH_ACTIVATIONS, GroupSort, Householder, Abs, CReLU)  # MaxMin is a GroupSort
+
+
+@contextmanager
+def hidden_activations(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what every activation module of `model` puts out while the block runs, in call order.
+
+    It works under `torch.func.functional_call` and `vmap`: return the list from the mapped function.
+
+    Args:
+        model: a module whose nonlinearities are modules (`ACTIVATION_TYPES`), not bare function calls.
+    Yields:
+        A list, filled by each forward pass: tensors (samples, units) or (samples, channels, h, w).
+    Raises:
+        ValueError: the model has no activation module.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> with hidden_activations(net) as seen:
+    ...     _ = net(torch.zeros(5, 2))
+    >>> [tuple(h.shape) for h in seen]
+    [(5, 3)]
+    """
+    found = [m for m in model.modules() if isinstance(m, ACTIVATION_TYPES)]
+    if not found:
+        raise ValueError(f"{type(model).__name__} holds no activation module, so there is no hidden layer to read")
+    seen: list[Tensor] = []
+    hooks = [m.register_forward_hook(lambda _m, _x, out: seen.append(out)) for m in found]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def units_last(activation: Tensor) -> Tensor:
+    """(samples, channels, h, w) -> (samples*h*w, channels); (samples, units) as it is."""
+    return activation if activation.ndim == 2 else activation.movedim(1, -1).flatten(0, -2)
+
+
+def dormancy_score(activation: Tensor) -> Tensor:
+    """Mean absolute activation of each unit over its layer's mean: s_i = E|h_i| / mean_k E|h_k|.
+
+    Args:
+        activation: shape (..., samples, units).
+    Returns:
+        Shape (..., units), unitless, mean 1 over the layer; all 0 for a layer that is silent throughout.
+    Raises:
+        ValueError: fewer than two axes, or an empty one.
+    Source: Sokar et al. 2023, eq. 1 (their sentence says the scores sum to one; their code, like this, has mean one).
+
+    >>> dormancy_score(torch.tensor([[1.0, 0.0, 3.0], [1.0, 0.0, 1.0]]))
+    tensor([1., 0., 2.])
+    """
+    if activation.ndim < 2 or 0 in activation.shape:
+        raise ValueError(f"activations need shape (..., samples, units), none empty; got {tuple(activation.shape)}")
+    size = activation.abs().mean(-2)
+    return size / size.mean(-1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
+
+
+def dormant_fraction(activation: Tensor, tau: float = 0.025) -> Tensor:
+    """Fraction of units whose score is at most tau (0 counts exactly silent units; 0.025 and 0.1 are usual).
+
+    Args:
+        activation: shape (..., samples, units).
+        tau: threshold, at least 0. The paper's figure B.4 does not state its own.
+    Returns:
+        Shape (...,), between 0 and 1.
+    Raises:
+        ValueError: negative tau, or activations as in `dormancy_score`.
+
+    >>> float(dormant_fraction(torch.tensor([[1.0, 0.0], [1.0, 0.01]]), tau=0.025))
+    0.5
+    """
+    if not tau >= 0:
+        raise ValueError(f"tau={tau}; it must be at least 0")
+    return (dormancy_score(activation) <= tau).float().mean(-1)
+
+
+def dead_units(activation: Tensor) -> Tensor:
+    """Units that never fire: max over samples at most 0. Shape (..., units), bool. Meant for ReLU.
+
+    >>> dead_units(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+    tensor([ True, False])
+    """
+    return activation.amax(-2) <= 0
+
+
+def reactivated(dead_before: Tensor, dead_after: Tensor) -> Tensor:
+    """Units dead at the first measurement and alive at the second; same shape, bool.
+
+    Raises:
+        ValueError: the two measurements have different shapes.
+
+    >>> reactivated(torch.tensor([True, True, False]), torch.tensor([True, False, False]))
+    tensor([False,  True, False])
+    """
+    if dead_before.shape != dead_after.shape:
+        raise ValueError(f"measurements of different layers: {tuple(dead_before.shape)} and {tuple(dead_after.shape)}")
+    return dead_before & ~dead_after

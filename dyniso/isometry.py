@@ -1,0 +1,271 @@
+"""How far a weight is from an isometry, and the nearest isometry to it.
+
+Everything here works on the last two axes, (out, in), so a stack of runs (runs, out, in) takes the same path as one
+layer of one network. Notation: W = U diag(sigma) V', m = min(out, in), n = max(out, in).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def require_matrix(W: Tensor) -> None:
+    """Raise ValueError unless W is a non-empty floating-point tensor with at least two axes."""
+    if W.ndim < 2 or 0 in W.shape:
+        raise ValueError(f"a weight needs at least 2 non-empty axes (..., out, in); got shape {tuple(W.shape)}")
+    if not W.is_floating_point():
+        raise ValueError(f"a weight must be floating point; got {W.dtype}")
+
+
+def as_matrix(weight: Tensor, batch_dims: int = 0) -> Tensor:
+    """A weight as a stack of matrices: convolution kernels become (out, in*k*k), matrices stay as they are.
+
+    Args:
+        weight: shape (*batch, out, in) or (*batch, out, in, k, ...), e.g. (64, 32, 3, 3) or (8, 512, 784).
+        batch_dims: number of leading axes that index independent runs.
+    Returns:
+        Shape (*batch, out, in*k*...): a view where the memory layout allows one.
+    Raises:
+        ValueError: fewer than two axes after the batch axes.
+    Source: the paper reshapes kernels to matrices; the layout (rows = output channels) is our choice.
+
+    >>> as_matrix(torch.zeros(64, 32, 3, 3)).shape
+    torch.Size([64, 288])
+    >>> as_matrix(torch.zeros(5, 64, 32, 3, 3), batch_dims=1).shape
+    torch.Size([5, 64, 288])
+    """
+    if weight.ndim < batch_dims + 2:
+        raise ValueError(f"shape {tuple(weight.shape)} with batch_dims={batch_dims} is not a matrix or a kernel")
+    return weight.flatten(batch_dims + 1) if weight.ndim > batch_dims + 2 else weight
+
+
+def smaller_gram(W: Tensor) -> Tensor:
+    """The m x m Gram matrix: W'W for tall and square W, WW' for wide W. Shape (..., m, m)."""
+    return W.mT @ W if W.shape[-2] >= W.shape[-1] else W @ W.mT
+
+
+def gram_deviation(W: Tensor) -> Tensor:
+    """Squared Frobenius distance of the smaller Gram matrix of W from the identity.
+
+        R(W) = ||W'W - I||_F^2   if out >= in,   ||WW' - I||_F^2 otherwise
+             = sum_i (sigma_i^2 - 1)^2
+
+    Args:
+        W: weight, shape (..., out, in), e.g. (8, 512, 784): 8 runs at once. Floating point, any device.
+    Returns:
+        Shape (...,), unitless. Zero exactly where all singular values are 1. Differentiable.
+    Raises:
+        ValueError: W has fewer than 2 axes, an empty axis, or is not floating point.
+    Source: arXiv 2606.09762, eq. 16.
+
+    >>> float(gram_deviation(torch.eye(3)))
+    0.0
+    >>> float(gram_deviation(2 * torch.eye(3)))
+    27.0
+    """
+    require_matrix(W)
+    G = smaller_gram(W)
+    return (G - torch.eye(G.shape[-1], dtype=G.dtype, device=G.device)).square().sum((-2, -1))
+
+
+def gram_deviation_grad(W: Tensor, gram: Tensor | None = None) -> Tensor:
+    """Gradient of `gram_deviation` in closed form: 4 W (W'W - I) = 4 (WW' - I) W.
+
+    In singular values this is U diag(4 sigma (sigma^2 - 1)) V': it never turns a singular vector.
+
+    Args:
+        W: weight, shape (..., out, in).
+        gram: `smaller_gram(W)` where it is at hand already.
+    Returns:
+        Shape (..., out, in). Two matrix products, 4 m^2 n flops, no graph kept.
+    Raises:
+        ValueError: as `gram_deviation`.
+    Source: derived from arXiv 2606.09762, eq. 16. The authors' RL code uses the factor 2 (half of this).
+
+    >>> gram_deviation_grad(2 * torch.eye(2))
+    tensor([[24.,  0.],
+            [ 0., 24.]])
+    """
+    require_matrix(W)
+    G = smaller_gram(W) if gram is None else gram
+    return 4 * ((W @ G if W.shape[-2] >= W.shape[-1] else G @ W) - W)
+
+
+def singular_values(W: Tensor) -> Tensor:
+    """Singular values in descending order, shape (..., m); float32 at least.
+
+    Raises:
+        ValueError: as `gram_deviation`, or W holds NaN or infinity (the message says how many entries).
+    """
+    require_matrix(W)
+    W = W.detach()
+    bad = W.numel() - int(torch.isfinite(W).sum())
+    if bad:
+        raise ValueError(f"{bad} of {W.numel()} entries are not finite in a weight of shape {tuple(W.shape)}")
+    return torch.linalg.svdvals(W.float() if W.dtype in (torch.float16, torch.bfloat16) else W)
+
+
+def effective_rank(sigma: Tensor) -> Tensor:
+    """exp of the entropy of sigma/sum(sigma) over the last axis, shape (...,): between 1 and m (0 for an all-zero spectrum).
+
+    Source: Roy and Vetterli 2007. The authors' later code uses sigma^2 in place of sigma.
+
+    >>> round(float(effective_rank(torch.ones(4))), 4)
+    4.0
+    """
+    p = sigma / sigma.sum(-1, keepdim=True).clamp_min(torch.finfo(sigma.dtype).tiny)
+    entropy = -torch.special.xlogy(p, p).sum(-1)
+    return torch.where(sigma.amax(-1) > 0, entropy.exp(), torch.zeros_like(entropy))
+
+
+class SpectrumSummary(NamedTuple):
+    """Summary of one spectrum per leading index; every field has shape (...,)."""
+
+    min: Tensor
+    max: Tensor
+    mean: Tensor
+    condition_number: Tensor  # max / min, infinite for a singular matrix
+    isometry_defect: Tensor  # mean (sigma^2 - 1)^2 = gram_deviation / m
+    effective_rank: Tensor
+
+
+def summarise_spectrum(sigma: Tensor) -> SpectrumSummary:
+    """`spectrum_summary` from singular values of shape (..., m) that are at hand already."""
+    low, high = sigma.amin(-1), sigma.amax(-1)
+    return SpectrumSummary(
+        low, high, sigma.mean(-1), high / low, (sigma.square() - 1).square().mean(-1), effective_rank(sigma)
+    )
+
+
+def spectrum_summary(W: Tensor) -> SpectrumSummary:
+    """Extremes, mean, condition number, mean (sigma^2 - 1)^2 and effective rank of W's singular values.
+
+    Args:
+        W: shape (..., out, in).
+    Returns:
+        SpectrumSummary, each field of shape (...,), unitless.
+    Raises:
+        ValueError: as `singular_values`.
+
+    >>> s = spectrum_summary(torch.diag(torch.tensor([1.0, 2.0])))
+    >>> float(s.condition_number), float(s.isometry_defect)
+    (2.0, 4.5)
+    """
+    return summarise_spectrum(singular_values(W))
+
+
+def conv_operator_singular_values(weight: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Singular values of a stride-1 convolution with circular padding, as a linear map on size x size images.
+
+    The map is block-diagonal in the Fourier basis: one (out, in) block per frequency.
+
+    Args:
+        weight: kernel, shape (..., out, in, kh, kw) with kh, kw at most the image size.
+        size: image height and width in pixels.
+    Returns:
+        Shape (..., h*w*min(out, in)), descending.
+    Raises:
+        ValueError: the kernel has fewer than 4 axes or is larger than the image.
+    Source: Sedghi, Gupta, Long 2019 (Fourier blocks); paper.md 3.4 asks for it beside the kernel matrix.
+
+    >>> delta = torch.zeros(2, 2, 3, 3); delta[:, :, 1, 1] = torch.eye(2)
+    >>> conv_operator_singular_values(delta, 4).unique().tolist()
+    [1.0]
+    """
+    h, w = (size, size) if isinstance(size, int) else size
+    if weight.ndim < 4 or weight.shape[-2] > h or weight.shape[-1] > w:
+        raise ValueError(f"need a kernel (..., out, in, kh, kw) no larger than {(h, w)}; got {tuple(weight.shape)}")
+    blocks = torch.fft.fft2(weight.detach().to(torch.promote_types(weight.dtype, torch.float32)), s=(h, w))
+    sigma = torch.linalg.svdvals(blocks.movedim((-2, -1), (-4, -3)))  # (..., h, w, min(out, in))
+    return sigma.flatten(-3).sort(dim=-1, descending=True).values
+
+
+def scale_below_one(W: Tensor) -> Tensor:
+    """W over the smaller of two upper bounds of its largest singular value: ||W||_F and sqrt(||W||_1 ||W||_inf)."""
+    frobenius = torch.linalg.matrix_norm(W)
+    row_column = (W.abs().sum(-1).amax(-1) * W.abs().sum(-2).amax(-1)).sqrt()
+    bound = torch.minimum(frobenius, row_column).clamp_min(torch.finfo(W.dtype).tiny)
+    return W / bound[..., None, None]
+
+
+def newton_schulz(W: Tensor, steps: int = 30) -> Tensor:
+    """Polar factor by the cubic Newton-Schulz iteration X <- 1.5 X - 0.5 X X'X; differentiable, no convergence check.
+
+    One step maps each singular value by p(sigma) = 1.5 sigma - 0.5 sigma^3, with fixed point 1 on (0, sqrt 3).
+
+    Args:
+        W: shape (..., out, in); it is divided by an upper bound of its largest singular value first.
+        steps: about 15 for a Gaussian matrix, more the smaller sigma_min is.
+    Source: Bjorck and Bowie 1971 (order 1).
+    """
+    X = scale_below_one(W)
+    for _ in range(steps):
+        G = smaller_gram(X)
+        X = 1.5 * X - 0.5 * (X @ G if X.shape[-2] >= X.shape[-1] else G @ X)
+    return X
+
+
+def cans(W: Tensor, steps: int = 16, lower: float = 1e-3) -> Tensor:
+    """Polar factor by the optimal odd cubics on a shrinking interval [a, b]; differentiable, no convergence check.
+
+    p(sigma) = c (3 e^2 sigma - sigma^3) is the best approximation of 1 on [a, b], with e^2 = (a^2 + ab + b^2)/3 and
+    c = 2/(2 e^3 + ab(a + b)); its error gives the next interval [1 - err, 1 + err].
+
+    Args:
+        W: shape (..., out, in).
+        steps: cubic steps.
+        lower: assumed sigma_min/bound of the scaled matrix; smaller singular values still converge, later.
+    Source: Grishina et al. 2025 (arXiv 2506.10935); closed form derived in paper.md 2.4.
+    """
+    X, a, b = scale_below_one(W), lower, 1.0
+    for _ in range(steps):
+        e = ((a * a + a * b + b * b) / 3) ** 0.5
+        top, bottom = 2 * e**3, a * b * (a + b)
+        c = 2 / (top + bottom)
+        G = smaller_gram(X)
+        X = c * (3 * e * e * X - (X @ G if X.shape[-2] >= X.shape[-1] else G @ X))
+        error = max((top - bottom) / (top + bottom), 0.0)
+        a, b = 1 - error, 1 + error
+    return X
+
+
+def polar_factor(W: Tensor, method: str = "svd", tolerance: float | None = None) -> Tensor:
+    """The nearest matrix with all singular values 1: U V' of W = U diag(sigma) V'. Also the limit of eq. 16's flow.
+
+    Args:
+        W: shape (..., out, in), full rank.
+        method: "svd" (exact), "newton_schulz" (cubic, 40 steps) or "cans" (optimal cubics, 20 steps).
+        tolerance: largest allowed entry of |Gram - I| for the iterative methods; default 100 eps sqrt(m).
+    Returns:
+        Shape (..., out, in), same dtype.
+    Raises:
+        ValueError: unknown method, or W as in `singular_values`.
+        RuntimeError: an iterative method did not reach the tolerance (W is rank-deficient, or nearly).
+
+    >>> Q = polar_factor(torch.tensor([[3.0, 0.0], [0.0, 0.5]]), method="cans")
+    >>> bool(torch.allclose(Q, torch.eye(2), atol=1e-5))
+    True
+    """
+    require_matrix(W)
+    if method not in ("svd", "newton_schulz", "cans"):
+        raise ValueError(f"method={method!r}; allowed are 'svd', 'newton_schulz', 'cans'")
+    if not torch.isfinite(W).all():
+        raise ValueError(f"a weight of shape {tuple(W.shape)} holds entries that are not finite")
+    work = W.float() if W.dtype in (torch.float16, torch.bfloat16) else W
+    if method == "svd":
+        U, _, Vh = torch.linalg.svd(work, full_matrices=False)
+        return (U @ Vh).to(W.dtype)
+    X = newton_schulz(work, 40) if method == "newton_schulz" else cans(work, 20)
+    G = smaller_gram(X)
+    m = G.shape[-1]
+    allowed = 100 * torch.finfo(work.dtype).eps * m**0.5 if tolerance is None else tolerance
+    residual = float((G - torch.eye(m, dtype=G.dtype, device=G.device)).detach().abs().amax())
+    if not residual <= allowed:
+        raise RuntimeError(
+            f"polar_factor(method={method!r}) stopped at |Gram - I| = {residual:.3g}, above {allowed:.3g}: "
+            f"shape {tuple(W.shape)} is rank-deficient or too ill-conditioned; use method='svd'"
+        )
+    return X.to(W.dtype)

@@ -1,0 +1,269 @@
+"""Every experiment, declared once: frozen specs, cost tiers as `replace` of the same spec, and the registry.
+
+Stdlib only: command line, notebooks, figures and tables are generated from here without loading torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+TIERS = ("smoke", "check", "paper")  # seconds, minutes on 2 cores, a GPU
+STREAMS = ("random_labels", "permuted_pixels")
+OPTIMIZERS = ("adam", "adamo")
+
+
+def nearest(value: str, allowed: Iterable[str]) -> str:
+    """One phrase for an error message: what is allowed, and the nearest name if there is one.
+
+    >>> nearest("smok", TIERS)
+    "allowed are 'smoke', 'check', 'paper'; did you mean 'smoke'?"
+    """
+    names = [str(a) for a in allowed]
+    hint = difflib.get_close_matches(str(value), names, 1)
+    return "allowed are " + ", ".join(map(repr, names)) + (f"; did you mean {hint[0]!r}?" if hint else "")
+
+
+def require(name: str, value: Any, allowed: Iterable[Any]) -> None:
+    """Raise ValueError naming field, value and what is allowed, unless `value` is one of `allowed`."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}; {nearest(value, allowed)}")
+
+
+def require_range(name: str, value: float, low: float, high: float = float("inf"), kind: type = int) -> None:
+    """Raise ValueError unless `value` is a number of `kind` in [low, high]."""
+    fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    if not fits or not low <= value <= high:
+        what = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name}={value!r}; it must be {what} from {low} to {high}")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A sequence of tasks on real images. Tasks are drawn by `dyniso.streams`, as functions of (stream, seed, task)."""
+
+    kind: str = "random_labels"
+    dataset: str = "mnist-small"
+    samples: int = 1200  # images a task
+    tasks: int = 10
+
+    def __post_init__(self) -> None:
+        require("stream.kind", self.kind, STREAMS)
+        require_range("stream.samples", self.samples, 1)
+        require_range("stream.tasks", self.tasks, 1)
+
+
+@dataclass(frozen=True)
+class Net:
+    """The multilayer perceptron that every method of an experiment shares, but for the activation."""
+
+    width: int = 128
+    depth: int = 4  # hidden layers
+    bias: bool = True
+    init: str = "orthogonal"
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_range("net.width", self.width, 2)
+        require_range("net.depth", self.depth, 1)
+        require("net.init", self.init, ("orthogonal", "kaiming", "default"))
+        require_range("net.gain", self.gain, 0, kind=float)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One arm: optimizer, activation and their settings. `name` is its key, `label` what figures print."""
+
+    name: str
+    label: str
+    optimizer: str = "adam"
+    activation: str = "relu"
+    lr: float = 1e-3
+    isometry_strength: float = 0.0
+    isometry_every: int = 1
+    coupled: bool = False
+
+    def __post_init__(self) -> None:
+        require(f"{self.name}.optimizer", self.optimizer, OPTIMIZERS)
+        require(f"{self.name}.activation", self.activation, ("relu", "maxmin", "abs", "crelu", "tanh", "leaky_relu"))
+        require_range(f"{self.name}.lr", self.lr, 0, kind=float)
+        require_range(f"{self.name}.isometry_strength", self.isometry_strength, 0, kind=float)
+        require_range(f"{self.name}.isometry_every", self.isometry_every, 1)
+        if self.optimizer == "adam" and (self.isometry_strength or self.coupled or self.isometry_every != 1):
+            raise ValueError(f"{self.name}: an isometry setting has no effect with optimizer='adam'; use 'adamo'")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A comparison: one stream and net, several methods, several seeds."""
+
+    name: str
+    title: str
+    tier: str
+    stream: Stream
+    net: Net
+    methods: tuple[Method, ...]
+    steps_per_task: int
+    batch: int
+    seeds: tuple[int, ...] = (0, 1)
+    probe: int = 256  # images of the current task on which activations are read
+    sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (field, where its value comes from)
+
+    def __post_init__(self) -> None:
+        require("tier", self.tier, TIERS)
+        require_range("steps_per_task", self.steps_per_task, 1)
+        require_range("batch", self.batch, 1, self.stream.samples)
+        require_range("probe", self.probe, 1, self.stream.samples)
+        names = [m.name for m in self.methods]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"methods={names}; they need at least one name, each once")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds={self.seeds}; they must be distinct whole numbers, at least one, none negative")
+
+    def method(self, name: str) -> Method:
+        """The method of that name; ValueError with the nearest name otherwise."""
+        require("method", name, [m.name for m in self.methods])
+        return next(m for m in self.methods if m.name == name)
+
+
+def with_seeds(experiment: Experiment, count: int) -> Experiment:
+    """The same experiment with seeds 0 .. count-1."""
+    require_range("seeds", count, 1, 10_000)
+    return replace(experiment, seeds=tuple(range(count)))
+
+
+def only_methods(experiment: Experiment, names: Iterable[str]) -> Experiment:
+    """The same experiment with some of its methods, in the order given."""
+    return replace(experiment, methods=tuple(experiment.method(name) for name in names))
+
+
+def digest(experiment: Experiment, method: Method) -> str:
+    """Sixteen hex digits that name one run's settings, whatever its seed and the company it runs in.
+
+    >>> e = get("random_labels")
+    >>> digest(e, e.methods[0]) == digest(with_seeds(e, 7), e.methods[0])
+    True
+    """
+    settings = asdict(experiment)
+    for left_out in ("methods", "seeds", "sources", "title", "tier"):
+        del settings[left_out]
+    settings["method"] = {k: v for k, v in asdict(method).items() if k not in ("name", "label")}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def from_dict(kind: type, values: dict[str, Any]) -> Any:
+    """Build a spec dataclass from plain values; an unknown key is an error that suggests the nearest name.
+
+    >>> from_dict(Stream, {"kind": "random_labels", "task": 3})
+    Traceback (most recent call last):
+    ...
+    ValueError: Stream has no field 'task'; allowed are 'kind', 'dataset', 'samples', 'tasks'; did you mean 'tasks'?
+    """
+    allowed = [f.name for f in fields(kind)]
+    for key in values:
+        if key not in allowed:
+            raise ValueError(f"{kind.__name__} has no field {key!r}; {nearest(key, allowed)}")
+    return kind(**values)
+
+
+ADAM = Method("adam", "Adam")
+ADAMO = Method("adamo", "AdamO, 1e-3 (printed)", optimizer="adamo", isometry_strength=1e-3)
+ADAMO_STRONG = replace(ADAMO, name="adamo_0.1", label="AdamO, 0.1", isometry_strength=0.1)
+COUPLED = replace(ADAMO, name="adamo_coupled", label="coupled, 1e-3", coupled=True)
+MAXMIN = Method("maxmin", "MaxMin, Adam", activation="maxmin")
+MAXMIN_ADAMO = replace(ADAMO_STRONG, name="maxmin_adamo_0.1", label="MaxMin, AdamO 0.1", activation="maxmin")
+METHODS = (ADAM, ADAMO, ADAMO_STRONG, COUPLED, MAXMIN, MAXMIN_ADAMO)
+
+OURS = "ours: not stated by the paper"
+COMMON_SOURCES = (
+    ("net", "MLP of depth 4, width 512 at tier paper (third-party reading of the paper); smaller tiers are ours"),
+    ("method.lr", "1e-3 for Adam and AdamO in one experiment family of the paper's appendix"),
+    ("method.isometry_strength", "1e-3 is printed (appendix); 0.1 is ours, where the strength law of paper.md 5.3 puts it"),
+    ("optimizer state", "kept at task changes; " + OURS),
+    ("batch, steps_per_task, samples", OURS),
+)
+SCALE_SMOKE = Net(width=64, depth=4)
+SCALE_CHECK = Net(width=128, depth=4)
+SCALE_PAPER = Net(width=512, depth=4)
+
+RANDOM_LABELS = Experiment(
+    name="random_labels",
+    title="Memorising fresh random labels of the same MNIST images, task after task",
+    tier="smoke",
+    stream=Stream("random_labels", "mnist-small", samples=640, tasks=10),
+    net=SCALE_SMOKE,
+    methods=METHODS,
+    steps_per_task=300,
+    batch=64,
+    seeds=(0, 1),
+    sources=(*COMMON_SOURCES, ("stream", "random labels as in Zhang et al. 2016, labels uniform and independent")),
+)
+PERMUTED_PIXELS = replace(
+    RANDOM_LABELS,
+    name="permuted_pixels",
+    title="Digits under a fresh permutation of the pixels, task after task",
+    stream=Stream("permuted_pixels", "mnist-small", samples=2000, tasks=10),
+    steps_per_task=125,
+    batch=16,
+    sources=(*COMMON_SOURCES, ("stream", "online permuted MNIST, one pass, batch 16, as in Kumar et al. 2023, smaller")),
+)
+
+
+def tiers(smoke: Experiment, **changes: dict[str, Any]) -> dict[str, Experiment]:
+    """The smoke spec and its heavier versions, each a `replace` of it."""
+    return {"smoke": smoke} | {tier: replace(smoke, tier=tier, **change) for tier, change in changes.items()}
+
+
+REGISTRY: dict[str, dict[str, Experiment]] = {
+    "random_labels": tiers(
+        RANDOM_LABELS,
+        check=dict(
+            stream=replace(RANDOM_LABELS.stream, samples=1280, tasks=25),
+            net=SCALE_CHECK,
+            steps_per_task=1000,
+            batch=128,
+            seeds=(0, 1, 2, 3),
+        ),
+        paper=dict(
+            stream=replace(RANDOM_LABELS.stream, samples=8000, tasks=50),
+            net=SCALE_PAPER,
+            steps_per_task=2000,
+            batch=128,
+            seeds=tuple(range(8)),
+        ),
+    ),
+    "permuted_pixels": tiers(
+        PERMUTED_PIXELS,
+        check=dict(
+            stream=replace(PERMUTED_PIXELS.stream, samples=8000, tasks=40),
+            net=SCALE_CHECK,
+            steps_per_task=500,
+            seeds=(0, 1, 2, 3),
+        ),
+        paper=dict(
+            stream=replace(PERMUTED_PIXELS.stream, dataset="mnist", samples=10_000, tasks=200),
+            net=SCALE_PAPER,
+            steps_per_task=625,
+            seeds=tuple(range(8)),
+        ),
+    ),
+}
+
+
+def get(name: str, tier: str = "smoke") -> Experiment:
+    """The registered experiment at a tier.
+
+    Raises:
+        ValueError: unknown name or tier; names the value, what is allowed, and the nearest name.
+
+    >>> get("random_labels", "paper").net.width
+    512
+    """
+    require("experiment", name, REGISTRY)
+    require("tier", tier, TIERS)
+    return REGISTRY[name][tier]

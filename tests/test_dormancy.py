@@ -1,0 +1,87 @@
+"""dyniso.dormancy: scores by hand, runs as a leading axis, waking units."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from dyniso.dormancy import dead_units, dormancy_score, dormant_fraction, hidden_activations, reactivated, units_last
+from dyniso.nets import cnn, mlp
+
+
+def test_scores_average_to_one_so_they_sum_to_the_width():
+    h = torch.rand(20, 7, generator=torch.Generator().manual_seed(0))
+    assert float(dormancy_score(h).sum()) == pytest.approx(7, rel=1e-5)
+
+
+def test_a_layer_that_is_silent_throughout_is_wholly_dormant():
+    assert float(dormant_fraction(torch.zeros(4, 3), tau=0.0)) == 1.0
+
+
+def test_threshold_is_inclusive_and_relative_to_the_layer_mean():
+    h = torch.tensor([[0.1, 1.9]])  # scores .1 and 1.9
+    assert [float(dormant_fraction(h, tau)) for tau in (0.05, 0.1001, 1.9)] == [0.0, 0.5, 1.0]
+
+
+def test_runs_on_the_leading_axis_equal_one_run_at_a_time():
+    h = torch.rand(3, 20, 7, generator=torch.Generator().manual_seed(0)) - 0.9
+    torch.testing.assert_close(dormant_fraction(h, 0.1), torch.stack([dormant_fraction(x, 0.1) for x in h]))
+    assert torch.equal(dead_units(h), torch.stack([dead_units(x) for x in h]))
+
+
+def test_negative_units_are_dead_for_relu_but_not_dormant():
+    h = torch.tensor([[-1.0, 1.0], [-2.0, 1.0]])
+    assert dead_units(h).tolist() == [True, False] and float(dormant_fraction(h)) == 0.0
+
+
+def test_a_unit_woken_by_its_bias_is_counted_as_reactivated():
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    nn.init.zeros_(net[0].weight)
+    net[0].bias.data = torch.tensor([-1.0, -1.0, 1.0])
+    before, after = [], []
+    for store in (before, after):
+        with hidden_activations(net) as seen:
+            net(torch.randn(5, 2))
+        store.append(dead_units(seen[0]))
+        net[0].bias.data[0] = 1.0
+    assert reactivated(before[0], after[0]).tolist() == [True, False, False]
+
+
+def test_hooks_leave_no_trace_and_see_stacked_runs():
+    nets = [mlp(4, 2, width=6, depth=2, seed=s) for s in range(3)]
+    params, buffers = stack_module_state(nets)
+    x = torch.randn(5, 4)
+
+    def activations(p, b):
+        with hidden_activations(nets[0]) as seen:
+            functional_call(nets[0], (p, b), (x,))
+        return seen
+
+    stacked = vmap(activations)(params, buffers)
+    for r, net in enumerate(nets):
+        with hidden_activations(net) as seen:
+            net(x)
+        for layer, h in zip(stacked, seen, strict=True):
+            torch.testing.assert_close(layer[r], h)
+    assert all(not m._forward_hooks for net in nets for m in net.modules())
+
+
+def test_convolution_channels_are_units_seen_at_every_position():
+    net = cnn((1, 8, 8), 3, channels=(4, 6))
+    with hidden_activations(net) as seen:
+        net(torch.randn(5, 1, 8, 8))
+    assert units_last(seen[0]).shape[-1] == 4 and units_last(seen[0]).shape[0] % 5 == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dormancy_score(torch.ones(3)), r"\(3,\)"),
+        (lambda: dormant_fraction(torch.ones(2, 2), tau=-0.1), "tau=-0.1"),
+        (lambda: reactivated(torch.ones(2).bool(), torch.ones(3).bool()), r"\(2,\) and \(3,\)"),
+        (lambda: hidden_activations(nn.Linear(2, 2)).__enter__(), "Linear holds no activation module"),
+    ],
+)
+def test_bad_input_is_named_in_the_error(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

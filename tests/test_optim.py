@@ -1,0 +1,427 @@
+"""AdamO, in the manner of torch's own optimizer tests: parity of code paths, state, closures, groups, errors, oracles."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from dyniso.isometry import gram_deviation, gram_deviation_grad, polar_factor, singular_values
+from dyniso.nets import mlp
+from dyniso.optim import AdamO, isometry_groups, isometry_step
+
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])]
+PATHS = [{"foreach": False}, {"foreach": True}, {"fused": True}]
+
+
+def small_net(seed=0, device="cpu", dtype=torch.float32):
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
+    return net.to(device, dtype)
+
+
+def train(net, optimizer, steps=12, seed=0):
+    """A few steps on a fixed random batch; returns the losses."""
+    p = next(net.parameters())
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(16, 1, 6, 6, generator=g).to(p)
+    y = torch.randint(3, (16,), generator=g).to(p.device)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x).float(), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def weights(net):
+    return torch.cat([p.detach().float().flatten() for p in net.parameters()])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: next(iter(p)))
+@pytest.mark.parametrize("extra", [{}, {"weight_decay": 0.1}, {"amsgrad": True}, {"maximize": True}], ids=str)
+def test_strength_zero_is_bitwise_adam(path, extra, device):
+    a, b = small_net(device=device), small_net(device=device)
+    train(a, torch.optim.Adam(a.parameters(), lr=1e-2, **path, **extra))
+    train(b, AdamO(b.parameters(), lr=1e-2, isometry_strength=0, **path, **extra))
+    assert torch.equal(weights(a), weights(b))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("coupled", [False, True])
+def test_for_loop_foreach_and_fused_paths_agree(coupled, device):
+    results = []
+    for path in PATHS:
+        net = small_net(device=device)
+        train(net, AdamO(net.parameters(), lr=1e-2, isometry_strength=1e-1, coupled=coupled, **path))
+        results.append(weights(net))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(results[0], results[2], rtol=1e-5, atol=1e-6)
+
+
+def test_one_step_is_equation_20_with_the_penalty_at_the_old_weights():
+    net = small_net(dtype=torch.float64)
+    reference = copy.deepcopy(net)
+    lr, strength = 1e-2, 0.3
+    old = [p.detach().clone() for p in net.parameters()]
+    train(net, AdamO(net.parameters(), lr=lr, isometry_strength=strength), steps=1)
+    train(reference, torch.optim.Adam(reference.parameters(), lr=lr), steps=1)
+    for p, q, w in zip(net.parameters(), reference.parameters(), old, strict=True):
+        pull = lr * strength * gram_deviation_grad(w.flatten(1)).view_as(w) if w.ndim > 1 else 0
+        torch.testing.assert_close(p.detach(), q.detach() - pull, rtol=0, atol=1e-14)
+
+
+def test_moments_do_not_depend_on_the_strength_along_one_gradient_sequence():
+    grads = [torch.randn(6, 5, generator=torch.Generator().manual_seed(i)) for i in range(8)]
+    states = []
+    for strength in (0.0, 1e-2, 10.0):
+        p = nn.Parameter(0.1 * torch.ones(6, 5))
+        optimizer = AdamO([p], isometry_strength=strength)
+        for g in grads:
+            p.grad = g.clone()
+            optimizer.step()
+        states.append(optimizer.state[p])
+    for other in states[1:]:
+        assert torch.equal(states[0]["exp_avg"], other["exp_avg"]) and torch.equal(states[0]["exp_avg_sq"], other["exp_avg_sq"])
+
+
+def test_coupled_is_adam_on_the_penalised_loss():
+    a, b = small_net(dtype=torch.float64), small_net(dtype=torch.float64)
+    train(a, AdamO(a.parameters(), lr=1e-2, isometry_strength=0.2, coupled=True), steps=1)
+    optimizer = torch.optim.Adam(b.parameters(), lr=1e-2)
+    sum(gram_deviation(p.flatten(1)) for p in b.parameters() if p.ndim > 1).mul(0.2).backward()
+    penalty = [p.grad.clone() if p.grad is not None else 0 for p in b.parameters()]
+    step = optimizer.step
+    optimizer.step = lambda: [p.grad.add_(g) for p, g in zip(b.parameters(), penalty, strict=True)] and step()
+    train(b, optimizer, steps=1)
+    torch.testing.assert_close(weights(a), weights(b), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("maximize", [False, True])
+def test_penalty_shrinks_the_gram_deviation_and_leaves_the_gradient_alone(coupled, maximize):
+    p = nn.Parameter(2 * torch.eye(4))
+    optimizer = AdamO([p], lr=1e-2, isometry_strength=1.0, coupled=coupled, maximize=maximize)
+    before = float(gram_deviation(p))
+    p.grad = torch.zeros(4, 4)
+    optimizer.step()
+    assert float(gram_deviation(p)) < before
+    assert torch.equal(p.grad, torch.zeros(4, 4))
+
+
+def test_without_task_gradient_the_weights_reach_their_polar_factor():
+    W = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    p = nn.Parameter(W.clone())
+    optimizer = AdamO([p], lr=1e-2, isometry_strength=1.0)
+    for _ in range(1500):
+        p.grad = torch.zeros_like(p)
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), polar_factor(W), rtol=0, atol=1e-5)
+
+
+def test_biases_and_excluded_head_follow_plain_adam():
+    a, b = small_net(), small_net()
+    train(a, AdamO(isometry_groups(a), isometry_strength=1.0), steps=1)
+    train(b, torch.optim.Adam(b.parameters()), steps=1)
+    for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
+        assert torch.equal(p, q) == (p.ndim < 2 or name.startswith("5.")), name
+
+
+def test_stacked_runs_with_their_own_strengths_equal_single_runs():
+    strengths = [0.0, 0.1, 1.0]
+    W = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
+    b = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    W[1:] *= 0.5
+    stacked = [nn.Parameter(W.clone()), nn.Parameter(b.clone())]
+    optimizer = AdamO(stacked, lr=1e-2, isometry_strength=torch.tensor(strengths), batch_dims=1)
+    singles = [[nn.Parameter(W[r].clone()), nn.Parameter(b[r].clone())] for r in range(3)]
+    others = [AdamO(single, lr=1e-2, isometry_strength=s) for single, s in zip(singles, strengths, strict=True)]
+    for step in range(5):
+        for i, p in enumerate(stacked):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10 * step + i))
+            for r in range(3):
+                singles[r][i].grad = p.grad[r].clone()
+        for o in (optimizer, *others):
+            o.step()
+    for i, p in enumerate(stacked):
+        torch.testing.assert_close(p.detach(), torch.stack([s[i].detach() for s in singles]), rtol=0, atol=1e-6)
+
+
+def test_stacked_biases_are_never_taken_for_matrices():
+    p = nn.Parameter(3 * torch.ones(4, 6))
+    p.grad = torch.zeros_like(p)
+    AdamO([p], isometry_strength=0.1, batch_dims=1).step()
+    assert torch.equal(p, 3 * torch.ones(4, 6))
+
+
+def test_same_shape_matrices_take_one_batched_call(monkeypatch):
+    calls = []
+    original = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: calls.append(a.shape) or original(a, b))
+    isometry_step([torch.randn(5, 5) for _ in range(6)] + [torch.randn(5, 3)], 0.01)
+    assert sorted(tuple(c) for c in calls) == [(1, 3, 5), (1, 5, 3), (6, 5, 5), (6, 5, 5)]
+
+
+def test_lazy_application_follows_the_same_flow_to_first_order():
+    W = torch.randn(8, 8, generator=torch.Generator().manual_seed(0)) / 3
+    finals = {}
+    for every in (1, 10, 50):
+        p = nn.Parameter(W.clone())
+        optimizer = AdamO([p], lr=1e-3, isometry_strength=0.1, isometry_every=every)
+        for _ in range(1000):
+            p.grad = torch.zeros_like(p)
+            optimizer.step()
+        finals[every] = singular_values(p)
+    gap10, gap50 = ((finals[k] - finals[1]).abs().max() for k in (10, 50))
+    assert float((singular_values(W) - finals[1]).abs().max()) > 0.2, "the flow must have moved for this to mean anything"
+    assert float(gap10) < 3e-3
+    assert 3 < float(gap50 / gap10) < 8, "first order: the gap grows like the interval (49/9 = 5.4)"
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_lazy_application_touches_every_kth_call_only(coupled):
+    p = nn.Parameter(2 * torch.eye(3))
+    optimizer = AdamO([p], isometry_strength=0.1, isometry_every=3, coupled=coupled)
+    moved = []
+    for _ in range(6):
+        before = p.detach().clone()
+        p.grad = torch.zeros_like(p)
+        optimizer.step()
+        moved.append(not torch.equal(before, p))
+    assert moved == ([False, False, True] * 2 if not coupled else [False, False, True, True, True, True])  # Adam's momentum
+
+
+def test_state_dict_round_trip_resumes_the_exact_trajectory():
+    a = small_net()
+    first = AdamO(isometry_groups(a, isometry_strength=0.2), lr=1e-2, isometry_every=5)
+    train(a, first, steps=7)
+    b = copy.deepcopy(a)
+    second = AdamO(isometry_groups(b), lr=9.0, isometry_strength=0.0)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    train(a, first, steps=7)
+    train(b, second, steps=7)
+    assert torch.equal(weights(a), weights(b))
+    assert second.param_groups[0]["isometry_every"] == 5
+
+
+def test_adam_state_dict_loads_and_keeps_the_isometry_options():
+    a = small_net()
+    adam = torch.optim.Adam(a.parameters())
+    train(a, adam, steps=3)
+    optimizer = AdamO(a.parameters(), isometry_strength=0.5, isometry_every=2)
+    optimizer.load_state_dict(adam.state_dict())
+    assert (optimizer.param_groups[0]["isometry_strength"], optimizer.param_groups[0]["isometry_every"]) == (0.5, 2)
+    train(a, optimizer, steps=2)
+
+
+def test_pickled_optimizer_still_steps():
+    p = nn.Parameter(2 * torch.eye(2))
+    optimizer = pickle.loads(pickle.dumps(AdamO([p], isometry_strength=0.1)))
+    (q,) = optimizer.param_groups[0]["params"]
+    q.grad = torch.zeros_like(q)
+    optimizer.step()
+    assert float(q.detach()[0, 0]) < 2
+
+
+def test_closure_is_called_with_gradients_on_and_its_loss_returned():
+    p = nn.Parameter(torch.eye(3))
+    optimizer = AdamO([p])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+
+    assert float(optimizer.step(closure)) == pytest.approx(3.0)
+
+
+def test_step_hooks_run_exactly_once():
+    torch.optim.Adam([nn.Parameter(torch.ones(1))])  # torch patches each class's step when first built
+    p = nn.Parameter(torch.eye(2))
+    optimizer, seen = AdamO([p]), []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("post"))
+    p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert seen == ["pre", "post"]
+
+
+def test_parameters_without_gradient_are_left_alone():
+    a, b = nn.Parameter(2 * torch.eye(2)), nn.Parameter(2 * torch.eye(2))
+    optimizer = AdamO([a, b], isometry_strength=0.1)
+    a.grad = torch.zeros_like(a)
+    optimizer.step()
+    assert torch.equal(b, 2 * torch.eye(2)) and not torch.equal(a, 2 * torch.eye(2))
+
+
+def test_param_groups_may_differ_in_every_isometry_option():
+    a, b = nn.Parameter(2 * torch.eye(2)), nn.Parameter(2 * torch.eye(2))
+    optimizer = AdamO([{"params": [a], "isometry_strength": 0.1}, {"params": [b], "isometry_lr": 0.0}], isometry_strength=0.2)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.eye(3))], "isometry_every": 4})
+    a.grad, b.grad = torch.zeros_like(a), torch.zeros_like(b)
+    optimizer.step()
+    assert float(a.detach()[0, 0]) == pytest.approx(2 - 1e-3 * 0.1 * 24) and torch.equal(b, 2 * torch.eye(2))
+    assert [g["isometry_every"] for g in optimizer.param_groups] == [1, 1, 4]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bfloat16_weights_move_towards_isometry(device):
+    p = nn.Parameter((2 * torch.eye(8)).to(device, torch.bfloat16))
+    optimizer = AdamO([p], lr=1e-2, isometry_strength=1.0)
+    for _ in range(20):
+        p.grad = torch.zeros_like(p)
+        optimizer.step()
+    assert p.dtype == torch.bfloat16
+    assert float(gram_deviation(p.detach().float())) < 20 < float(gram_deviation(2 * torch.eye(8)))
+
+
+def test_learning_rate_schedule_scales_both_terms_unless_the_isometry_rate_is_given():
+    moved = []
+    for own in (None, 1e-2):
+        p = nn.Parameter(2 * torch.eye(2))
+        optimizer = AdamO([p], lr=1e-2, isometry_strength=0.1, isometry_lr=own)
+        optimizer.param_groups[0]["lr"] = 1e-3
+        p.grad = torch.zeros_like(p)
+        optimizer.step()
+        moved.append(2 - float(p.detach()[0, 0]))
+    assert moved == [pytest.approx(1e-4 * 24, rel=1e-4), pytest.approx(1e-3 * 24, rel=1e-4)]
+
+
+@pytest.mark.parametrize("factor", [0.99, 1.01])
+def test_divergence_is_reported_exactly_beyond_its_boundary_and_before_any_change(factor):
+    c = 0.01
+    sigma = math.sqrt(1 + 1 / (2 * c)) * factor
+    p = nn.Parameter(torch.diag(torch.tensor([sigma, 1.0, 0.5])))
+    start = p.detach().clone()
+    optimizer = AdamO([p], lr=c, isometry_strength=1.0)
+    p.grad = torch.ones_like(p)
+    if factor < 1:
+        optimizer.step()
+        assert float(singular_values(p)[0]) < sigma + c
+    else:
+        with pytest.raises(RuntimeError, match=r"sigma_max\^2 = 52.0.*limit 1 \+ 1/\(2c\) = 51 at .* = 0.01"):
+            optimizer.step()
+        assert torch.equal(p, start) and not optimizer.state[p]
+
+
+def test_divergence_check_sees_each_run_of_a_stack():
+    p = nn.Parameter(torch.stack([torch.eye(3), 100 * torch.eye(3)]))
+    p.grad = torch.zeros_like(p)
+    with pytest.raises(RuntimeError, match=r"sigma_max\^2 = 1e\+04"):
+        AdamO([p], lr=1e-2, isometry_strength=torch.tensor([1.0, 0.1]), batch_dims=1).step()
+    AdamO([p], lr=1e-2, isometry_strength=torch.tensor([1.0, 0.0]), batch_dims=1).step()  # strength 0 cannot diverge
+
+
+def test_check_stability_looks_ahead_without_stepping():
+    p = nn.Parameter(100 * torch.eye(3))
+    p.grad = torch.zeros_like(p)
+    optimizer = AdamO([p], lr=1e-2, isometry_strength=1.0, isometry_every=5)
+    with pytest.raises(RuntimeError, match="would diverge"):
+        optimizer.check_stability()
+    assert optimizer.param_groups[0]["isometry_calls"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"isometry_strength": -1.0}, "isometry_strength=-1.0; it must be at least 0"),
+        ({"isometry_every": 0}, "isometry_every=0; it must be a whole number"),
+        ({"isometry_every": 2.5}, "isometry_every=2.5"),
+        ({"batch_dims": -1}, "batch_dims=-1"),
+        ({"isometry_lr": -0.1}, "isometry_lr=-0.1"),
+        ({"isometry_lr": 0.1, "coupled": True}, "no meaning with coupled=True"),
+        ({"isometry_strength": torch.ones(2)}, "does not fit batch_dims=0"),
+        ({"isometry_strength": 300.0}, "= 0.3; it must be below 1/4"),
+        ({"lr": -1.0}, "Invalid learning rate"),
+        ({"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0"),
+    ],
+    ids=str,
+)
+def test_option_out_of_range_is_named_before_any_step(options, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        AdamO([nn.Parameter(torch.eye(2))], **options)
+
+
+def test_bad_option_of_an_added_group_is_refused_and_not_added():
+    optimizer = AdamO([nn.Parameter(torch.eye(2))])
+    with pytest.raises(ValueError, match="isometry_every=-3"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.eye(2))], "isometry_every": -3})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_isometry_groups_leave_out_head_norms_embeddings_and_parametrised_weights():
+    net = nn.ModuleDict(
+        {
+            "embed": nn.Embedding(5, 4),
+            "first": nn.Linear(4, 6),
+            "norm": nn.LayerNorm([2, 6]),
+            "hard": nn.utils.parametrizations.orthogonal(nn.Linear(6, 6)),
+            "conv": nn.Conv1d(6, 6, 3),
+            "head": nn.Linear(6, 2),
+        }
+    )
+    pulled, rest = isometry_groups(net, isometry_strength=0.7)
+    assert {tuple(p.shape) for p in pulled["params"]} == {(6, 4), (6, 6, 3)}
+    assert pulled["isometry_strength"] == 0.7 and rest["isometry_strength"] == 0.0
+    assert len(pulled["params"]) + len(rest["params"]) == len(list(net.parameters()))
+    assert len(isometry_groups(net, head="include")[0]["params"]) == 3
+    assert len(isometry_groups(net, head=["first", "head"])[0]["params"]) == 1
+
+
+def test_isometry_groups_name_an_unknown_head_and_an_empty_result():
+    with pytest.raises(ValueError, match=r"\['nope'\] is not a module"):
+        isometry_groups(mlp(4, 2, width=4, depth=1), head="nope")
+    with pytest.raises(ValueError, match="nothing to regularise"):
+        isometry_groups(nn.Linear(3, 3))
+
+
+def test_grad_scaler_that_finds_infinity_skips_the_isometry_step_too():
+    p = nn.Parameter(2 * torch.eye(2))
+    optimizer, scaler = AdamO([p], isometry_strength=0.1, fused=True), torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(()))
+    p.grad = torch.full_like(p, math.inf)
+    scaler.step(optimizer)
+    assert torch.equal(p, 2 * torch.eye(2))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_captured_graph_replays_the_eager_trajectory():
+    finals = []
+    for capture in (False, True):
+        p = nn.Parameter(2 * torch.eye(16, device="cuda"))
+        p.grad = torch.full_like(p, 0.1)
+        optimizer = AdamO([p], lr=torch.tensor(1e-2, device="cuda"), isometry_strength=0.1, capturable=True)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                optimizer.step()
+        torch.cuda.current_stream().wait_stream(stream)
+        if capture:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                optimizer.step()
+        for _ in range(10):
+            graph.replay() if capture else optimizer.step()
+        finals.append(p.detach().clone())
+    torch.testing.assert_close(finals[0], finals[1])
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_divergence_is_reported_on_cuda_while_weights_are_finite():
+    p = nn.Parameter(torch.eye(16, device="cuda"))
+    optimizer = AdamO([p], lr=1e-2, isometry_strength=1.0)
+    with pytest.raises(RuntimeError, match="would diverge"):  # noqa: PT012 - the drift is the case
+        for _ in range(100):
+            p.grad = torch.full_like(p, -1.0)
+            optimizer.step()
+            p.data.mul_(1.2)
+    assert torch.isfinite(p).all()
