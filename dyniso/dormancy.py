@@ -1,7 +1,7 @@
 """Dormant and dead units, per layer, and the units that wake between two measurements.
 
-Works on activations (..., samples, units); leading axes index runs. Convolution maps (samples, channels, h, w) go through
-`units_last` first: a channel is one unit, seen at every position.
+Works on activations (..., samples, units); leading axes index runs. Convolution maps (samples, channels, h, w)
+go through `units_last` first: a channel is one unit, seen at every position.
 """
 
 from __future__ import annotations

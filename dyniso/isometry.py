@@ -94,6 +94,18 @@ def gram_deviation_grad(W: Tensor, gram: Tensor | None = None) -> Tensor:
     return 4 * ((W @ G if W.shape[-2] >= W.shape[-1] else G @ W) - W)
 
 
+def spectrum(W: Tensor) -> Tensor:
+    """`singular_values` without its checks: no host synchronisation, and the caller vouches for finite entries.
+
+    Below float64 they are the roots of the eigenvalues of the float64 Gram: an error of 1.5e-8 sigma_max, less than that
+    of a float32 SVD, and several times faster on a GPU.
+    """
+    W = W.detach()
+    if W.dtype == torch.float64:
+        return torch.linalg.svdvals(W)
+    return torch.linalg.eigvalsh(smaller_gram(W.double())).flip(-1).clamp_min(0).sqrt().float()
+
+
 def singular_values(W: Tensor) -> Tensor:
     """Singular values in descending order, shape (..., m); float32 at least.
 
@@ -101,15 +113,14 @@ def singular_values(W: Tensor) -> Tensor:
         ValueError: as `gram_deviation`, or W holds NaN or infinity (the message says how many entries).
     """
     require_matrix(W)
-    W = W.detach()
     bad = W.numel() - int(torch.isfinite(W).sum())
     if bad:
         raise ValueError(f"{bad} of {W.numel()} entries are not finite in a weight of shape {tuple(W.shape)}")
-    return torch.linalg.svdvals(W.float() if W.dtype in (torch.float16, torch.bfloat16) else W)
+    return spectrum(W)
 
 
 def effective_rank(sigma: Tensor) -> Tensor:
-    """exp of the entropy of sigma/sum(sigma) over the last axis, shape (...,): between 1 and m (0 for an all-zero spectrum).
+    """exp of the entropy of sigma/sum(sigma) over the last axis, shape (...,): from 1 to m; 0 if all are zero.
 
     Source: Roy and Vetterli 2007. The authors' later code uses sigma^2 in place of sigma.
 

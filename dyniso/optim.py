@@ -4,7 +4,7 @@
     theta  <- theta - lr mhat/(sqrt(vhat) + eps) - isometry_lr * strength * grad R(theta)  (eq. 20)
 
 with R the Gram penalty of `dyniso.isometry.gram_deviation`, evaluated before the Adam step. This is the AdamO of
-arXiv 2606.09762 (Rosseau, Mueller, Nowe, ICML 2026). Another optimizer of the same name, arXiv 2602.05136, is unrelated.
+arXiv 2606.09762 (Rosseau, Mueller, Nowe, ICML 2026). Another optimizer of that name, arXiv 2602.05136, is unrelated.
 """
 
 from __future__ import annotations
@@ -21,8 +21,17 @@ from torch.optim.adam import Adam, adam
 from .isometry import as_matrix, gram_deviation_grad, smaller_gram
 
 OPTIONS = ("isometry_strength", "isometry_lr", "isometry_every", "coupled", "batch_dims")
-ADAM_OPTIONS = tuple(
-    "amsgrad lr weight_decay eps maximize foreach capturable differentiable fused decoupled_weight_decay".split()
+ADAM_OPTIONS = (
+    "amsgrad",
+    "lr",
+    "weight_decay",
+    "eps",
+    "maximize",
+    "foreach",
+    "capturable",
+    "differentiable",
+    "fused",
+    "decoupled_weight_decay",
 )
 
 
@@ -48,7 +57,9 @@ class Bucket:
         """scale * grad R for each weight, in the weight's own shape and dtype."""
         step = gram_deviation_grad(self.W, self.gram)
         step.mul_(self.scale[:, None, None] if isinstance(self.scale, Tensor) else self.scale)
-        return [s.reshape(w.shape).to(w.dtype) for s, w in zip(step.chunk(len(self.weights)), self.weights, strict=True)]
+        return [
+            s.reshape(w.shape).to(w.dtype) for s, w in zip(step.chunk(len(self.weights)), self.weights, strict=True)
+        ]
 
     def limit(self) -> float | Tensor:
         """Largest sigma^2 from which the explicit step does not grow: 1 + 1/(2 scale), shape () or (b,)."""
@@ -114,16 +125,16 @@ class AdamO(Adam):
     """Adam with a decoupled isometry step (eqs. 19 and 20); drop-in for `torch.optim.Adam`.
 
     Args:
-        params: parameters or groups. Given bare `model.parameters()`, every matrix and every kernel is regularised, the
-            output head too; `isometry_groups(model)` leaves out head, embeddings and norms. Vectors get plain Adam always.
+        params: parameters or groups. Given bare `model.parameters()`, every matrix and every kernel is regularised,
+            the output head too; `isometry_groups` leaves out head, embeddings and norms. Vectors get plain Adam.
         lr, betas, eps, weight_decay, amsgrad, foreach, maximize, capturable, fused, decoupled_weight_decay:
             as `torch.optim.Adam`, whose implementation does the Adam part.
-        isometry_strength: lambda of eq. 20, at least 0; a number, or a tensor of the runs' batch shape. 0 is bitwise Adam.
-            The printed value is 1e-3; useful values grow with lr * width (see the book's chapter on AdamO).
+        isometry_strength: lambda of eq. 20, at least 0; a number, or a tensor of the batch shape. 0 is bitwise
+            Adam. The printed value is 1e-3; useful values grow with lr * width (see the book's chapter on AdamO).
         isometry_lr: step size of the isometry term; None follows lr and its schedule.
-        isometry_every: k applies k times the strength on every k-th call: 1/k of the work, the same flow to first order.
-        coupled: add strength * grad R to the gradient that Adam sees instead (for comparison; `p.grad` is not modified).
-        batch_dims: leading axes that index independent runs; after them one axis is a vector, two a matrix, more a kernel.
+        isometry_every: k applies k times the strength on every k-th call: 1/k of the work, the same flow to 1st order.
+        coupled: add strength * grad R to the gradient that Adam sees instead, for comparison; `p.grad` stays as it is.
+        batch_dims: leading axes that index independent runs; then one axis is a vector, two a matrix, more a kernel.
     Raises:
         ValueError: an option out of range, or c = isometry_lr * strength * every at or above 1/4, where sigma = 1 is
             no longer a stable point of the step.
@@ -228,7 +239,9 @@ class AdamO(Adam):
         """The buckets to apply in this call; none where the strength is 0 or the turn has not come."""
         strength, every = group["isometry_strength"], group["isometry_every"]
         if every > 1 and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(f"isometry_every={every} cannot be captured in a CUDA graph: it would repeat one call's choice")
+            raise RuntimeError(
+                f"isometry_every={every} cannot be captured in a CUDA graph: it would repeat one call's choice"
+            )
         off = not isinstance(strength, Tensor) and strength == 0
         if off or (group["isometry_calls"] + 1) % every:
             return []
@@ -246,7 +259,9 @@ class AdamO(Adam):
         max_exp_avg_sqs: list[Tensor] = []
         steps: list[Tensor] = []
         complex_ = self._init_group(group, params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps)
-        sign = -1 if group["maximize"] else 1  # maximize flips the whole gradient; the penalty is minimised all the same
+        sign = (
+            -1 if group["maximize"] else 1
+        )  # maximize flips the whole gradient; the penalty is minimised all the same
         grads = [g + sign * added[id(p)] if id(p) in added else g for p, g in zip(params, grads, strict=True)]
         adam(
             params,
@@ -346,8 +361,17 @@ def isometry_groups(model: nn.Module, head: str | Sequence[str] = "exclude", **o
         heads = {head} if isinstance(head, str) else set(head)
     unknown = heads - modules.keys()
     if unknown:
-        raise ValueError(f"head={sorted(unknown)} is not a module of this model; allowed are 'exclude', 'include', {layers}")
-    plain_kinds = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
+        raise ValueError(
+            f"head={sorted(unknown)} is not a module of this model; allowed are 'exclude', 'include', {layers}"
+        )
+    plain_kinds = (
+        nn.Embedding,
+        nn.EmbeddingBag,
+        nn.LayerNorm,
+        nn.GroupNorm,
+        nn.RMSNorm,
+        nn.modules.batchnorm._BatchNorm,
+    )
     plain_modules = [m for n, m in modules.items() if n in heads or isinstance(m, plain_kinds) or is_parametrized(m)]
     plain_ids = {id(p) for m in plain_modules for p in m.parameters()}
     parameters = list(model.parameters())

@@ -1,4 +1,4 @@
-"""Results: one parquet file a run, written whole or not at all, with what produced it inside; compact tables for the book.
+"""Results: one parquet file a run, whole or not at all, with what produced it inside; compact tables for the book.
 
 Long form, one row a number: experiment, tier, method, seed, task, layer, metric, value. Read with duckdb, no torch.
 """
@@ -12,11 +12,11 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pandas as pd
@@ -28,6 +28,10 @@ PACKAGE = Path(__file__).parent
 COLUMNS = ["experiment", "tier", "method", "seed", "task", "layer", "metric", "value"]
 RUN_COLUMNS = ["digest", "commit", "torch", "hardware", "wall_s"]  # what a compact table keeps of each run's provenance
 TRAINING_MODULES = ("data", "isometry", "nets", "optim", "dormancy", "streams", "train")
+
+
+class UnusableError(ValueError):
+    """A stored file is damaged, or holds runs of other settings. The message names it and says what to do."""
 
 
 def results_folder() -> Path:
@@ -69,7 +73,9 @@ def cpu_name() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores"
 
@@ -118,14 +124,20 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The key-value provenance inside a parquet file.
 
     Raises:
-        ValueError: the file is damaged or no parquet file; says to delete it and run again.
+        UnusableError: the file is damaged or no parquet file; says to delete it and run again.
     """
+    pairs = query(path, "key, value", "parquet_kv_metadata")
+    return {bytes(k).decode(): bytes(v).decode() for k, v in pairs.itertuples(index=False)}
+
+
+def query(path: Path, columns: str, function: str) -> pd.DataFrame:
+    """What a duckdb table function reads from one file; UnusableError where it cannot."""
+    literal = re.sub(r"([*?\[])", r"[\1]", str(path))  # duckdb would take a folder's [1] or * for a pattern
     try:
         with duckdb.connect() as db:
-            rows = db.execute(f"SELECT key, value FROM parquet_kv_metadata({quoted(path)})").fetchall()
+            return db.execute(f"SELECT {columns} FROM {function}({quoted(literal)})").df()
     except duckdb.Error as error:
-        raise ValueError(f"{path} is damaged or no parquet file; delete it and run again") from error
-    return {bytes(k).decode(): bytes(v).decode() for k, v in rows}
+        raise UnusableError(f"{path} is damaged or no parquet file; delete it and run again") from error
 
 
 def write_run(
@@ -155,17 +167,16 @@ def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
     """Rows of many runs in long form, with digest, commit, torch, hardware and wall_s of each run as columns.
 
     Raises:
-        FileNotFoundError: a run is missing (names it). ValueError: a file is damaged.
+        FileNotFoundError: a run is missing (names it). UnusableError: a file is damaged.
     """
     missing = [p for p in paths if not p.exists()]
     if missing or not paths:
         raise FileNotFoundError(f"no stored run {missing[0] if missing else ''}; make it with `dyniso run`")
     frames = []
-    with duckdb.connect() as db:
-        for path in paths:
-            facts = read_metadata(path)
-            rows = db.execute(f"SELECT * FROM read_parquet({quoted(path)})").df()
-            frames.append(rows.assign(**{name: facts.get(name, "") for name in RUN_COLUMNS}))
+    for path in paths:
+        facts = read_metadata(path)
+        rows = query(path, "*", "read_parquet")
+        frames.append(rows.assign(**{name: facts.get(name, "") for name in RUN_COLUMNS}))
     frame = pd.concat(frames, ignore_index=True)
     return frame.assign(wall_s=pd.to_numeric(frame["wall_s"]))
 
@@ -184,7 +195,9 @@ def compact(folder: Path, experiment: Experiment) -> Path:
     """Join all runs of an experiment into its committed table (sorted, float32), and return its path."""
     frame = read_runs(experiment_paths(folder, experiment)).sort_values(["method", "seed", "metric", "layer", "task"])
     path = compact_path(experiment)
-    write_parquet(frame.astype({"value": "float32"}), path, {"spec": repr(experiment), "runs": str(len(experiment.seeds))})
+    write_parquet(
+        frame.astype({"value": "float32"}), path, {"spec": repr(experiment), "runs": str(len(experiment.seeds))}
+    )
     return path
 
 
@@ -193,19 +206,17 @@ def read_compact(experiment: Experiment) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: no table, with the command that makes one.
-        ValueError: the table is damaged, or holds runs of other settings (names the methods).
+        UnusableError: the table is damaged, or holds runs of other settings (names the methods).
     """
     path = compact_path(experiment)
     if not path.exists():
         command = f"dyniso run {experiment.name} --tier {experiment.tier} --compact"
         raise FileNotFoundError(f"no stored results {path.name}; `{command}` makes them")
-    read_metadata(path)
-    with duckdb.connect() as db:
-        frame = db.execute(f"SELECT * FROM read_parquet({quoted(path)})").df()
+    frame = query(path, "*", "read_parquet")
     current = {m.name: digest(experiment, m) for m in experiment.methods}
     stale = sorted({m for m, d in set(zip(frame["method"], frame["digest"], strict=True)) if current.get(m) != d})
     if stale:
-        raise ValueError(f"{path.name} holds runs of other settings for {stale}; run the experiment again")
+        raise UnusableError(f"{path.name} holds runs of other settings for {stale}; run the experiment again")
     return frame
 
 

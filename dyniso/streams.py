@@ -27,7 +27,7 @@ class Task(NamedTuple):
 
 
 def generator(purpose: int, seed: int, *index: int) -> np.random.Generator:
-    """The generator of one draw; distinct (purpose, seed, index) give independent streams."""
+    """The generator of one draw; distinct (seed, index) of one length give independent streams."""
     return np.random.default_rng([purpose, seed, *index])
 
 
@@ -63,7 +63,12 @@ def batch_order(stream: Stream, seed: int, task: int, steps: int, batch: int) ->
     """Positions 0 .. samples-1 of each minibatch, shape (steps, batch): shuffled epochs, a short tail dropped.
 
     A longer request begins with a shorter one (prefix property).
+
+    Raises:
+        ValueError: steps below 1, or a batch that is not within 1 .. samples.
     """
+    require_range("steps", steps, 1)
+    require_range("batch", batch, 1, stream.samples)
     per_epoch = stream.samples // batch
     epochs = []
     for epoch in range(-(-steps // per_epoch)):

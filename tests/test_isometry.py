@@ -76,7 +76,9 @@ def test_flow_ends_at_the_polar_factor_and_leaves_a_zero_singular_value_at_zero(
     W = W0.clone()
     for _ in range(100):  # rounding feeds sigma = 0 with 1e-17, which grows by 1.2 a step
         W = W - 0.05 * gram_deviation_grad(W)
-    torch.testing.assert_close(singular_values(W), torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        singular_values(W), torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64), rtol=0, atol=1e-6
+    )
 
 
 def test_one_explicit_step_is_bjorck_with_b_four_times_the_scale():
@@ -121,7 +123,9 @@ def test_conv_operator_spectrum_equals_the_explicit_matrix():
     conv = torch.nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular", bias=False, dtype=torch.float64)
     conv.weight.data = kernel
     matrix = torch.stack([conv(e.view(1, 2, 5, 5)).flatten() for e in torch.eye(50, dtype=torch.float64)], 1).detach()
-    torch.testing.assert_close(conv_operator_singular_values(kernel, 5), torch.linalg.svdvals(matrix), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        conv_operator_singular_values(kernel, 5), torch.linalg.svdvals(matrix), rtol=0, atol=1e-9
+    )
 
 
 def test_isometric_kernel_matrix_fixes_only_the_mean_square_of_the_operator():
@@ -141,7 +145,11 @@ def test_stacked_weights_give_the_same_numbers_as_one_at_a_time():
 
 def test_summary_matches_a_spectrum_known_by_hand():
     s = spectrum_summary(with_spectrum([2.0, 1.0, 0.5], 3, 5))
-    assert float(s.min) == pytest.approx(0.5) and float(s.max) == pytest.approx(2) and float(s.mean) == pytest.approx(3.5 / 3)
+    assert (
+        float(s.min) == pytest.approx(0.5)
+        and float(s.max) == pytest.approx(2)
+        and float(s.mean) == pytest.approx(3.5 / 3)
+    )
     assert float(s.condition_number) == pytest.approx(4)
     assert float(s.isometry_defect) == pytest.approx((9 + 0 + 0.75**2) / 3)
     p = np.array([2, 1, 0.5]) / 3.5

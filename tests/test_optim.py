@@ -1,4 +1,4 @@
-"""AdamO, in the manner of torch's own optimizer tests: parity of code paths, state, closures, groups, errors, oracles."""
+"""AdamO, after torch's own optimizer tests: parity of code paths, state, closures, groups, errors, oracles."""
 
 import copy
 import math
@@ -12,7 +12,10 @@ from dyniso.isometry import gram_deviation, gram_deviation_grad, polar_factor, s
 from dyniso.nets import mlp
 from dyniso.optim import AdamO, isometry_groups, isometry_step
 
-DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]),
+]
 PATHS = [{"foreach": False}, {"foreach": True}, {"fused": True}]
 
 
@@ -87,7 +90,9 @@ def test_moments_do_not_depend_on_the_strength_along_one_gradient_sequence():
             optimizer.step()
         states.append(optimizer.state[p])
     for other in states[1:]:
-        assert torch.equal(states[0]["exp_avg"], other["exp_avg"]) and torch.equal(states[0]["exp_avg_sq"], other["exp_avg_sq"])
+        assert torch.equal(states[0]["exp_avg"], other["exp_avg"]) and torch.equal(
+            states[0]["exp_avg_sq"], other["exp_avg_sq"]
+        )
 
 
 def test_coupled_is_adam_on_the_penalised_loss():
@@ -178,7 +183,9 @@ def test_lazy_application_follows_the_same_flow_to_first_order():
             optimizer.step()
         finals[every] = singular_values(p)
     gap10, gap50 = ((finals[k] - finals[1]).abs().max() for k in (10, 50))
-    assert float((singular_values(W) - finals[1]).abs().max()) > 0.2, "the flow must have moved for this to mean anything"
+    assert float((singular_values(W) - finals[1]).abs().max()) > 0.2, (
+        "the flow must have moved for this to mean anything"
+    )
     assert float(gap10) < 3e-3
     assert 3 < float(gap50 / gap10) < 8, "first order: the gap grows like the interval (49/9 = 5.4)"
 
@@ -193,7 +200,9 @@ def test_lazy_application_touches_every_kth_call_only(coupled):
         p.grad = torch.zeros_like(p)
         optimizer.step()
         moved.append(not torch.equal(before, p))
-    assert moved == ([False, False, True] * 2 if not coupled else [False, False, True, True, True, True])  # Adam's momentum
+    assert moved == (
+        [False, False, True] * 2 if not coupled else [False, False, True, True, True, True]
+    )  # Adam's momentum
 
 
 def test_state_dict_round_trip_resumes_the_exact_trajectory():
@@ -262,7 +271,9 @@ def test_parameters_without_gradient_are_left_alone():
 
 def test_param_groups_may_differ_in_every_isometry_option():
     a, b = nn.Parameter(2 * torch.eye(2)), nn.Parameter(2 * torch.eye(2))
-    optimizer = AdamO([{"params": [a], "isometry_strength": 0.1}, {"params": [b], "isometry_lr": 0.0}], isometry_strength=0.2)
+    optimizer = AdamO(
+        [{"params": [a], "isometry_strength": 0.1}, {"params": [b], "isometry_lr": 0.0}], isometry_strength=0.2
+    )
     optimizer.add_param_group({"params": [nn.Parameter(torch.eye(3))], "isometry_every": 4})
     a.grad, b.grad = torch.zeros_like(a), torch.zeros_like(b)
     optimizer.step()

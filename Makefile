@@ -1,0 +1,37 @@
+# `make test` is what continuous integration runs. Every target is safe to repeat and cheap when nothing changed.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup notebooks book test lock clean
+
+export OMP_NUM_THREADS = 1
+JOBS ?= 2
+BIN := .venv/bin
+STAMP := .venv/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
+TIMED := sh tools/timed.sh
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile
+
+setup: $(STAMP) ## create .venv and install the pinned dependencies
+$(STAMP):
+	@$(TIMED) setup sh tools/setup.sh $@
+
+notebooks: $(STAMP) ## execute the chapters that are not current, into book/nb
+	@$(TIMED) notebooks $(BIN)/python tools/notebooks.py build --jobs $(JOBS)
+
+book: notebooks ## build the site, warnings as errors, into build/_build/html
+	@$(TIMED) site $(BIN)/python tools/build_site.py
+
+test: book ## build the book, lint, check types, run every test, execute the chapters' cells again
+	@$(TIMED) lint $(BIN)/ruff check .
+	@$(TIMED) format $(BIN)/ruff format --check .
+	@$(TIMED) types $(BIN)/mypy
+	@$(TIMED) tests $(BIN)/python -m pytest -q -n $(JOBS)
+	@DYNISO_FIGURES=$(CURDIR)/build/nbval-figures TQDM_DISABLE=1 $(TIMED) chapters \
+		$(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope --nbval-lax book/nb
+
+lock: ## write constraints.txt from pyproject.toml (needs uv; LOCK=--upgrade for newer versions)
+	@$(TIMED) lock sh tools/lock.sh $(LOCK)
+
+clean: ## remove what was built; .venv stays
+	rm -rf build book/nb figures notebooks/figures .pytest_cache .mypy_cache .ruff_cache .hypothesis

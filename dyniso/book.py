@@ -1,0 +1,244 @@
+"""What a chapter of the book needs: checked sentences, captioned figures, a closing stamp, the import graph.
+
+`show` marks its outputs with metadata under the key "dyniso"; tools/notebooks.py reads those marks when it saves the
+executed chapter.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import os
+import re
+import shlex
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+DPI = 150  # pixels an inch of the picture; a browser lays out 96 an inch, so the picture is 1.6 times finer than needed
+CSS_DPI = 96
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+ROLE = re.compile(r"\{[a-z:]+\}`([^`]*)`")
+
+
+def claim(sentence: str, holds: Any) -> None:
+    """Print a sentence that has just been checked, or stop the chapter.
+
+    Args:
+        sentence: what is claimed, as a reader should read it.
+        holds: bool, or a numpy or torch scalar of type bool.
+    Raises:
+        AssertionError: `holds` is false (the message is the sentence).
+        TypeError: `holds` is not a single truth value, e.g. a number or an array.
+
+    >>> claim("two is less than three", 2 < 3)
+    ✓ two is less than three
+    """
+    scalar = str(getattr(holds, "dtype", "")) in ("bool", "torch.bool") and getattr(holds, "ndim", None) == 0
+    if not (isinstance(holds, bool) or scalar):
+        raise TypeError(f"claim {sentence!r}: expected True or False, got {type(holds).__name__} {holds!r}")
+    if not holds:
+        raise AssertionError(sentence)
+    print(f"✓ {sentence}")
+
+
+def show(fig: Figure, table: DataFrame, *, name: str, caption: str, alt: str) -> None:
+    """Show a figure with its caption and text alternative, and save the plotted points as <name>.csv.
+
+    In the book the figure is numbered and {numref}`name` refers to it. One `show` a cell, as that cell's only display.
+
+    Args:
+        fig: any size. Drawn on a transparent ground: axes and text need colours that read on white and on dark.
+        table: exactly the plotted points, one row a point.
+        name: label and file name, lower-case words joined by hyphens, e.g. "fig-singular-values"; unique in the book.
+        caption: one paragraph of MyST, e.g. with $mathematics$ and {cite:p}`keys`; says the number of seeds.
+        alt: states the finding for someone who cannot see the figure. Plain text.
+    Raises:
+        ValueError: caption, alt or table is empty, the caption has a blank line, or the name is malformed.
+    Writes <name>.csv to the folder $DYNISO_FIGURES, or ./figures.
+    """
+    for field, text in (("caption", caption), ("alt", alt)):
+        if not text.strip():
+            raise ValueError(f"figure {name!r}: {field} is empty")
+    if "\n\n" in caption.strip():
+        raise ValueError(f"figure {name!r}: the caption must be one paragraph")
+    if not NAME.fullmatch(name):
+        raise ValueError(f"figure name {name!r}: expected lower-case words joined by hyphens, e.g. 'fig-spectrum'")
+    if table.empty:
+        raise ValueError(f"figure {name!r}: the table of plotted points is empty")
+    caption, alt = " ".join(caption.split()), " ".join(alt.split())
+
+    folder = Path(os.environ.get("DYNISO_FIGURES") or "figures")
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+
+    png = picture(fig)
+    (pixels,) = struct.unpack(">I", png[16:20])  # the width, from the PNG header
+    marks = {"name": name, "caption": caption, "alt": alt}
+    image = {"width": round(pixels * CSS_DPI / DPI), "alt": alt}
+    display({"image/png": base64.b64encode(png).decode(), "text/plain": alt}, {"image/png": image, "dyniso": marks})
+    display({"text/markdown": ROLE.sub(r"\1", caption), "text/plain": caption}, {"dyniso": {"drop": True}})
+
+
+def picture(fig: Figure) -> bytes:
+    """The figure as a transparent PNG; the figure is closed, so that a notebook does not show it a second time."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=DPI, transparent=True, bbox_inches="tight", metadata={"Software": None})
+    plt.close(fig)
+    return buffer.getvalue()
+
+
+def display(data: Mapping[str, str], metadata: Mapping[str, Any]) -> None:
+    """Hand a MIME bundle to the notebook; as a plain script, print its text."""
+    try:
+        from IPython import display as ipython
+        from IPython import get_ipython
+    except ImportError:
+        print(data["text/plain"])
+        return
+    if get_ipython() is None:
+        print(data["text/plain"])
+    else:
+        ipython.display(dict(data), metadata=dict(metadata), raw=True)
+
+
+def stamp(
+    *,
+    notebook: str,
+    parameters: Mapping[str, object] | None = None,
+    specs: Mapping[str, str] | None = None,
+    seeds: Iterable[int] = (),
+    hardware: str | None = None,
+    wall_s: float | None = None,
+) -> None:
+    """Show what produced this page, as a table. See `stamp_table` for the arguments."""
+    from .store import provenance
+
+    table = stamp_table(
+        provenance(),
+        notebook=notebook,
+        parameters=parameters,
+        specs=specs,
+        seeds=seeds,
+        hardware=hardware,
+        wall_s=wall_s,
+    )
+    display({"text/markdown": table, "text/plain": table}, {})
+
+
+def stamp_table(
+    made_by: Mapping[str, str],
+    *,
+    notebook: str,
+    parameters: Mapping[str, object] | None = None,
+    specs: Mapping[str, str] | None = None,
+    seeds: Iterable[int] = (),
+    hardware: str | None = None,
+    wall_s: float | None = None,
+) -> str:
+    """A Markdown table of what produced a page.
+
+    Args:
+        made_by: `dyniso.store.provenance()`; a commit that ends in + had uncommitted changes.
+        notebook: name without folder and suffix, e.g. "03_adamo".
+        parameters: the values of the parameters cell.
+        specs: experiment name -> digest of the spec whose stored rows the page reads.
+        seeds: the seeds of those rows.
+        hardware: what the stored rows were computed on, where that is not this machine.
+        wall_s: seconds that this page took.
+
+    >>> made_by = {"dyniso": "0.1.0", "commit": "abc1234+", "torch": "2.13.0", "hardware": "a CPU"}
+    >>> print(stamp_table(made_by, notebook="03_adamo", parameters={"tier": "check"}, seeds=range(4)))
+    | What produced this page | |
+    |:--|:--|
+    | dyniso | 0.1.0 |
+    | commit | abc1234 + changes |
+    | torch | 2.13.0 |
+    | this page ran on | a CPU |
+    | parameters | `tier = 'check'` |
+    | seeds | 0 to 3 (4) |
+    | run it again | `python tools/notebooks.py run notebooks/03_adamo.py -p tier check` |
+    """
+    parameters, specs, seeds = parameters or {}, specs or {}, sorted(seeds)
+    contiguous = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    seed_text = f"{seeds[0]} to {seeds[-1]} ({len(seeds)})" if contiguous else ", ".join(map(str, seeds))
+    command = ["python", "tools/notebooks.py", "run", f"notebooks/{notebook}.py"]
+    for key, value in parameters.items():
+        command += ["-p", key, str(value)]
+    rows = {
+        "dyniso": made_by["dyniso"],
+        "commit": made_by["commit"].replace("+", " + changes"),
+        "torch": made_by["torch"],
+        "this page ran on": made_by["hardware"],
+        "stored results ran on": hardware or "",
+        "parameters": ", ".join(f"`{key} = {value!r}`" for key, value in parameters.items()),
+        "seeds": seed_text,
+        "specs": ", ".join(f"{key} `{digest}`" for key, digest in specs.items()),
+        "wall time": "" if wall_s is None else f"{wall_s:.1f} s",
+        "run it again": f"`{shlex.join(command)}`",
+    }
+    return "\n".join(
+        ["| What produced this page | |", "|:--|:--|", *(f"| {key} | {text} |" for key, text in rows.items() if text)]
+    )
+
+
+def import_graph(*, lazy: bool = False, folder: Path | None = None) -> dict[str, set[str]]:
+    """Which module of dyniso imports which, read from the sources.
+
+    Args:
+        lazy: False: imports that run when the module is imported. True: those inside functions, which run on a call.
+            `if TYPE_CHECKING:` blocks never run and are in neither.
+        folder: the package to read; dyniso's own by default.
+    Returns:
+        One entry a module, e.g. {"dyniso.optim": {"dyniso.isometry"}, "dyniso.isometry": set(), ...}.
+
+    >>> import_graph()["dyniso.book"]
+    set()
+    """
+    folder = folder or Path(__file__).parent
+    modules = {module_name(path, folder): path for path in sorted(folder.rglob("*.py"))}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        wanted = imported_names(ast.parse(path.read_text(encoding="utf-8")), package, lazy=lazy)
+        found = (name if name in modules else name.rpartition(".")[0] for name in wanted)
+        graph[module] = {name for name in found if name in modules and name != module}
+    return graph
+
+
+def module_name(path: Path, folder: Path) -> str:
+    """dyniso/rl/ppo.py -> "dyniso.rl.ppo"; dyniso/__init__.py -> "dyniso"."""
+    parts = path.relative_to(folder.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_names(tree: ast.Module, package: str, *, lazy: bool) -> Iterator[str]:
+    """Dotted names that a module imports; `from a import b` gives "a.b", whether b is a module or not."""
+    for node, in_function in walk_imports(tree):
+        if in_function != lazy:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        else:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def walk_imports(node: ast.AST, in_function: bool = False) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Every import statement below `node`, and whether it stands inside a function."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, in_function
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        else:
+            yield from walk_imports(child, in_function or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))

@@ -1,0 +1,192 @@
+"""Command line: `dyniso list`, `run`, `figure`, `doctor`. Torch is loaded by `run` and `doctor` alone.
+
+A mistake in the call is one line on stderr that names the value and what is allowed, and exit code 2; a failure that is
+not the caller's (no data, a damaged file) is one line and exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from . import __version__, data, specs, store
+
+
+class UsageError(Exception):
+    """A mistake in the call; its text is the one line that the user sees."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors that suggest the nearest name."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code: 0 done, 1 something is missing or damaged, 2 a mistake in the call."""
+    try:
+        options = parse(list(sys.argv[1:] if arguments is None else arguments))
+        return int(options.command(options))
+    except store.UnusableError as error:
+        return fail(error, 1)
+    except (UsageError, ValueError) as error:
+        return fail(error, 2)
+    except (OSError, RuntimeError) as error:  # DataError is a RuntimeError
+        return fail(error, 1)
+    except KeyboardInterrupt:
+        return fail("stopped; finished runs are kept, the same command goes on from them", 130)
+
+
+def fail(error: object, code: int) -> int:
+    """One line on stderr, and the exit code to return."""
+    print("dyniso:", " ".join(str(error).split()), file=sys.stderr)
+    return code
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Options of a call; UsageError for an unknown command, option, experiment, tier or method."""
+    parser = Parser(prog="dyniso", description="Experiments of the dyniso companion.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"dyniso {__version__}")
+    commands = parser.add_subparsers(dest="name", metavar="command")
+    for name, function, text in (
+        ("list", command_list, "experiments, tiers, methods, and what is stored"),
+        ("run", command_run, "run what is not stored yet"),
+        ("figure", command_figure, "draw the stored results: PNG, CSV of the plotted points, JSON stamp"),
+        ("doctor", command_doctor, "environment, device, data, stored results, and the next command"),
+    ):
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(command=function)
+        if name in ("run", "figure"):
+            command.add_argument("experiment", help=" | ".join(specs.REGISTRY))
+            command.add_argument("--tier", default="smoke", help=" | ".join(specs.TIERS) + " (default smoke)")
+            command.add_argument("--seeds", type=int, help="number of seeds, 0 .. N-1 (default: the spec's)")
+            command.add_argument("--methods", help="comma-separated names (default: all)")
+        if name == "run":
+            command.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N (default auto)")
+            command.add_argument("--fresh", action="store_true", help="run again what is stored already")
+            command.add_argument("--compact", action="store_true", help="then join the runs into data/results")
+            command.add_argument("--quiet", action="store_true", help="no progress bar")
+        if name == "figure":
+            command.add_argument("--metrics", help="comma-separated metrics of the rows")
+            command.add_argument("--out", type=Path, default=Path("figures"), help="folder (default ./figures)")
+    if not arguments:
+        raise UsageError(f"no command given; {specs.nearest('', commands.choices)}; `dyniso COMMAND --help` says more")
+    if not arguments[0].startswith("-") and arguments[0] not in commands.choices:
+        raise UsageError(f"unknown command {arguments[0]!r}; {specs.nearest(arguments[0], commands.choices)}")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        called = commands.choices.get(options.name, parser)
+        known = [o for a in called._actions for o in a.option_strings]
+        raise UsageError(f"unknown option {unknown[0]!r}; {specs.nearest(unknown[0].split('=')[0], known)}")
+    if options.name is None:
+        raise UsageError(f"no command in {arguments}; {specs.nearest('', commands.choices)}")
+    return options
+
+
+def chosen(options: argparse.Namespace) -> specs.Experiment:
+    """The experiment that a call names, with its seeds and methods."""
+    experiment = specs.get(options.experiment, options.tier)
+    if options.methods is not None:
+        experiment = specs.only_methods(experiment, [m.strip() for m in options.methods.split(",")])
+    return experiment if options.seeds is None else specs.with_seeds(experiment, options.seeds)
+
+
+def command_list(_: argparse.Namespace) -> int:
+    """Every experiment with its tiers."""
+    for name, by_tier in specs.REGISTRY.items():
+        print(f"{name}: {by_tier['smoke'].title}")
+        for tier, e in by_tier.items():
+            stored = "stored" if store.compact_path(e).exists() else "not stored"
+            size = f"{e.net.depth} x {e.net.width}, {e.stream.tasks} tasks x {e.steps_per_task} steps x batch {e.batch}"
+            print(f"  {tier:6} {size}, {len(e.methods)} methods x {len(e.seeds)} seeds, {stored}")
+        print("  methods: " + ", ".join(m.name for m in by_tier["smoke"].methods))
+    return 0
+
+
+def command_run(options: argparse.Namespace) -> int:
+    """Run and print a short table: what each method reached on the first and the last task."""
+    experiment = chosen(options)
+    if options.compact and experiment != specs.get(options.experiment, options.tier):
+        raise UsageError("--compact stores a whole experiment; leave out --seeds and --methods")
+    import torch
+
+    from . import train
+
+    if not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(1)  # two threads beside another busy process are tens of times slower
+    frame = train.run(experiment, options.device, fresh=options.fresh, progress=False if options.quiet else None)
+    last = experiment.stream.tasks - 1
+    accuracy = frame[frame["metric"] == "online_accuracy"].groupby(["method", "task"])["value"].mean()
+    size = f"tier {experiment.tier}, {len(experiment.seeds)} seeds"
+    print(f"{experiment.name}, {size}: online accuracy, first and last task")
+    for method in experiment.methods:
+        print(f"  {method.label:24} {accuracy[method.name, 0]:6.3f} {accuracy[method.name, last]:6.3f}")
+    diverged = frame[(frame["metric"] == "diverged") & (frame["value"] > 0)][["method", "seed"]].drop_duplicates()
+    for _, row in diverged.iterrows():
+        print(f"  diverged: {row['method']}, seed {row['seed']}")
+    if options.compact:
+        print("stored in", os.path.relpath(store.compact(store.runs_folder(), experiment)))
+    return 0
+
+
+def stored_rows(experiment: specs.Experiment) -> tuple[store.pd.DataFrame, str]:
+    """Rows from single runs where all are there, else from the committed table; and which."""
+    paths = store.experiment_paths(store.runs_folder(), experiment)
+    if all(p.exists() for p in paths):
+        return store.read_runs(paths), "runs"
+    frame = store.read_compact(specs.get(experiment.name, experiment.tier))
+    stored = set(zip(frame["method"], frame["seed"], strict=True))
+    for wanted in ((m.name, s) for m in experiment.methods for s in experiment.seeds):
+        if wanted not in stored:
+            command = f"dyniso run {experiment.name} --tier {experiment.tier} --seeds {max(experiment.seeds) + 1}"
+            raise FileNotFoundError(f"no stored run of {wanted[0]}, seed {wanted[1]}; `{command}` makes it")
+    kept = frame["method"].isin([m.name for m in experiment.methods]) & frame["seed"].isin(experiment.seeds)
+    return frame[kept], "data/results"
+
+
+def command_figure(options: argparse.Namespace) -> int:
+    """Draw the stored results of an experiment."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from . import figures
+
+    experiment = chosen(options)
+    metrics = options.metrics.split(",") if options.metrics else figures.DEFAULT_METRICS
+    frame, origin = stored_rows(experiment)
+    fig, table = figures.tasks_figure(frame, experiment, metrics)
+    name = f"{experiment.name}-{experiment.tier}"
+    for path in figures.save(fig, table, options.out, name, figures.stamp_of(frame, experiment) | {"origin": origin}):
+        print(path)
+    return 0
+
+
+def command_doctor(_: argparse.Namespace) -> int:
+    """Report on everything a run needs; exit code 1 if something essential is missing."""
+    import torch
+
+    made_by = store.provenance()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    print(f"dyniso {made_by['dyniso']} at {made_by['commit']}, Python {made_by['python']}, torch {made_by['torch']}")
+    print(f"processor: {made_by['hardware']}; torch threads: {torch.get_num_threads()}; GPU: {gpu}")
+    found = data.available()
+    for name, place in found:
+        print(f"data {name}: {place if place else 'not here; fetched when first asked for'}")
+    have = {name for name, place in found if place}
+    missing = []
+    for name, by_tier in specs.REGISTRY.items():
+        for tier, e in by_tier.items():
+            path = store.compact_path(e)
+            print(f"results {name} {tier}: {'stored' if path.exists() else 'none'}")
+            missing += [] if path.exists() else [f"dyniso run {name} --tier {tier}"]
+    essential = {e.stream.dataset for by_tier in specs.REGISTRY.values() for e in [by_tier["smoke"]]}
+    if essential - have:
+        print(f"missing: the embedded data {sorted(essential - have)}; reinstall dyniso or set DYNISO_DATA")
+        return 1
+    print("next: " + (missing[0] if missing else f"dyniso figure {next(iter(specs.REGISTRY))} --tier check"))
+    return 0

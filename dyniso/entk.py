@@ -1,0 +1,531 @@
+"""The empirical neural tangent kernel: two independent implementations, its layer factors, and its spectrum.
+
+For a net f with C outputs, Theta(x, x') = J(x) J(x')' with J = df/dtheta. "jacobian" forms J; "layerwise" never does:
+it sums over layers  ( <h(x), h(x')> + beta ) B(x) B(x')',  where h is a layer's input and B = df/dz the backward map
+to its output z. Kernels of n samples are matrices (n C, n C) with row i C + c for output c of sample i.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev
+from torch.nn import functional as F
+
+from dyniso.isometry import effective_rank
+
+METHODS = ("layerwise", "jacobian")
+ASYMMETRY = 1e-3  # of the largest entry: above what TF32 matrix products leave in a symmetric kernel
+TRANSIENT = 2**24  # entries of per-sample gradients formed at once: 64 MiB in float32, enough to keep a GPU busy
+
+
+class _Layer(NamedTuple):
+    """What one layer contributes: h and B have one leading entry per sample, both detached."""
+
+    module: nn.Module
+    h: Tensor  # (n, ...), e.g. (64, 512) or (64, 16, 14, 14)
+    B: Tensor  # (n, C, ...), e.g. (64, 10, 512) or (64, 10, 32, 14, 14); empty where no backward pass was asked for
+
+
+# -------------------------------------------------------------------------------------------------- the kernel
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def empirical_ntk(
+    model: nn.Module, x1: Tensor, x2: Tensor | None = None, method: str = "layerwise", chunk: int | None = None
+) -> Tensor:
+    """Empirical neural tangent kernel over all trainable parameters (requires_grad).
+
+        Theta = J(x1) J(x2)',   J(x) = df(x)/dtheta of shape (n C, parameters)
+
+    Args:
+        model: maps (n, ...) to (n, C) or (n,). Left untouched: parameters, gradients, buffers, mode, hooks.
+        x1: inputs, shape (n1, ...), e.g. (64, 784); device and dtype of the model, float64 for small eigenvalues.
+        x2: inputs, shape (n2, ...); None means x1.
+        method: "layerwise" (Linear, Conv2d, affine LayerNorm, each called once, samples that do not interact; memory
+            n C (units) and, for one layer at a time, a slice of its per-sample gradients) or "jacobian" (any module;
+            memory n C (parameters), and n C backward passes through the whole batch).
+        chunk: samples per forward and backward pass; None means all. With "jacobian" and samples that do not
+            interact, chunk=1 saves a factor n of the work.
+    Returns:
+        Theta, shape (n1 C, n2 C), detached; row i C + c belongs to output c of sample i. Unit: output^2/parameter^2.
+    Raises:
+        ValueError: unknown method, chunk < 1, no samples, no trainable parameter, active dropout; and for "layerwise"
+            a module with trainable parameters that it cannot factor, or that are shared or used other than by
+            one call, or samples that interact (the message names the module and suggests method="jacobian").
+    Source: Jacot et al. 2018 (arXiv 1806.07572); the sum over layers is eq. 3 of this project's notes on
+        arXiv 2606.09762.
+    >>> model, x = nn.Linear(3, 2, bias=False), torch.eye(3)[:2]
+    >>> empirical_ntk(model, x)
+    tensor([[1., 0., 0., 0.],
+            [0., 1., 0., 0.],
+            [0., 0., 1., 0.],
+            [0., 0., 0., 1.]])
+    """
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError(f"{type(model).__name__} has no trainable parameter")
+    if method == "jacobian":
+        J1 = _jacobian(model, x1, chunk)
+        return J1 @ (J1 if x2 is None else _jacobian(model, x2, chunk)).mT
+    layers = _factorable_layers(model)
+    first = _capture(model, x1, layers, chunk)
+    _require_use_by_call_only(model, x1[:1], layers)
+    second = first if x2 is None else _capture(model, x2, layers, chunk)
+    return _sum_over_layers(first, second)
+
+
+def _sum_over_layers(first: dict[str, _Layer], second: dict[str, _Layer]) -> Tensor:
+    theta: Tensor | None = None
+    for name in first:
+        for term in _layer_terms(first[name], second[name]):
+            theta = term if theta is None else theta.add_(term)
+    if theta is None:
+        raise ValueError("the output does not depend on any trainable parameter")
+    return theta
+
+
+def _layer_terms(a: _Layer, b: _Layer) -> Iterator[Tensor]:
+    """The kernel of one layer's own parameters, as a sum of (n1 C, n2 C) terms."""
+    module = a.module
+    if isinstance(module, nn.LayerNorm):
+        yield from _layernorm_terms(a, b)
+    elif isinstance(module, nn.Linear) and a.h.ndim == 2:
+        gram = _input_gram(a.h, b.h, *_trainable(module))  # (n1, n2)
+        term = _rows(a.B) @ _rows(b.B).mT
+        term.unflatten(0, a.B.shape[:2]).unflatten(2, b.B.shape[:2]).mul_(gram[:, None, :, None])
+        yield term
+    else:
+        yield from _shared_weight_terms(a, b)
+
+
+def _shared_weight_terms(a: _Layer, b: _Layer) -> Iterator[Tensor]:
+    """A weight used at several positions p: its per-sample gradients sum_p B_p h_p' are formed in slices."""
+    weight, bias = _trainable(a.module)
+    for (h1, B1), (h2, B2) in zip(_positions(a), _positions(b), strict=True):  # one pass a convolution group
+        if bias:
+            yield _rows(B1.sum(-1)) @ _rows(B2.sum(-1)).mT
+        if not weight:
+            continue
+        samples, outputs, fan_in = *B1.shape[:2], h1.shape[1]
+        units = max(TRANSIENT // (samples * outputs * fan_in), 1)
+        for part1, part2 in zip(B1.split(units, 2), B2.split(units, 2), strict=True):
+            G1, G2 = (torch.einsum("ncup,nkp->ncuk", B, h) for B, h in ((part1, h1), (part2, h2)))
+            yield _rows(G1) @ _rows(G2).mT
+
+
+def _positions(layer: _Layer) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs (n, fan_in, positions) and backward maps (n, C, units, positions) of each group of a layer."""
+    module, h, B = layer
+    if isinstance(module, nn.Linear):
+        yield h.flatten(1, -2).mT, B.flatten(2, -2).mT
+        return
+    assert isinstance(module, nn.Conv2d)
+    patches = F.unfold(_padded(h, module), module.kernel_size, module.dilation, 0, module.stride)
+    groups = module.groups
+    yield from zip(patches.chunk(groups, 1), B.flatten(3).chunk(groups, 2), strict=True)
+
+
+def _padded(h: Tensor, conv: nn.Conv2d) -> Tensor:
+    sides: list[int] = []  # left, right, top, bottom: F.pad starts at the last axis
+    for axis in (1, 0):
+        if conv.padding == "same":
+            total = conv.dilation[axis] * (conv.kernel_size[axis] - 1)
+            sides += [total // 2, total - total // 2]
+        else:
+            sides += [0, 0] if conv.padding == "valid" else [int(conv.padding[axis])] * 2
+    return F.pad(h, sides, "constant" if conv.padding_mode == "zeros" else conv.padding_mode)
+
+
+def _layernorm_terms(a: _Layer, b: _Layer) -> Iterator[Tensor]:
+    module = a.module
+    assert isinstance(module, nn.LayerNorm)
+    weight, bias = _trainable(module)
+    axes = len(module.normalized_shape)
+
+    def gradient(layer: _Layer, scaled: bool) -> Tensor:
+        B = layer.B
+        if scaled:
+            B = B * F.layer_norm(layer.h, module.normalized_shape, eps=module.eps).unsqueeze(1)
+        return _rows(B.flatten(2, -axes - 1).sum(2) if B.ndim > 2 + axes else B)
+
+    for scaled in (True,) * weight + (False,) * bias:
+        yield gradient(a, scaled) @ gradient(b, scaled).mT
+
+
+def _trainable(module: nn.Module) -> tuple[bool, bool]:
+    """Whether the weight and the bias of a layer are trained."""
+    return tuple(getattr(p, "requires_grad", False) for p in (module.weight, module.bias))  # type: ignore[return-value]
+
+
+def _input_gram(h1: Tensor, h2: Tensor, weight: bool, bias: bool) -> Tensor:
+    gram = h1 @ h2.mT if weight else h1.new_zeros(len(h1), len(h2))
+    return gram + 1 if bias else gram
+
+
+def _rows(B: Tensor) -> Tensor:
+    """(n, C, ...) -> (n C, everything else)."""
+    return B.flatten(2).flatten(0, 1)
+
+
+# --------------------------------------------------------------------------------------------- layer quantities
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def backward_maps(model: nn.Module, x: Tensor, chunk: int | None = None) -> dict[str, Tensor]:
+    """Backward map B_l(x) = df/dz_l of every Linear and Conv2d layer, z_l being the layer's output.
+
+    The condition number of B_l B_l' (C x C) says how evenly a layer's gradient can move the C outputs.
+
+    Args:
+        model: as in `empirical_ntk` "layerwise", but parametrized, frozen and other modules are allowed.
+        x: inputs, shape (n, ...).
+        chunk: samples per pass; None means all.
+    Returns:
+        Layer name -> shape (n, C, units), in order of the calls; units = channels * height * width for Conv2d.
+        Layers that the forward pass does not call are left out.
+    Raises:
+        ValueError: a layer that is called more than once, interacting samples, active dropout, chunk < 1, no samples.
+    Source: eq. 3 of this project's notes on arXiv 2606.09762 (B_l = W_L D_{L-1} ... W_{l+1} D_l).
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    >>> maps = backward_maps(model, torch.zeros(1, 2))
+    >>> torch.equal(maps["0"][0], model[1].weight), torch.equal(maps["1"][0], torch.eye(2))
+    (True, True)
+    """
+    layers: dict[str, nn.Module] = {
+        name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))
+    }
+    return {name: layer.B.flatten(2) for name, layer in _capture(model, x, layers, chunk).items()}
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def feature_grams(model: nn.Module, x: Tensor, chunk: int | None = None) -> dict[str, Tensor]:
+    """Gram matrix K_l of the inputs of every Linear layer, as it enters the kernel: <h, h'> + 1 with a bias.
+
+    Args:
+        model: any module whose Linear layers see (n, features).
+        x: inputs, shape (n, ...).
+        chunk: samples per forward pass; None means all.
+    Returns:
+        Layer name -> K_l, shape (n, n), in order of the calls. <h, h'> counts if the weight is trained and 1 if the
+        bias is; layers with neither are left out. Theta >= K_L (x) I_C for the last layer.
+    Raises:
+        ValueError: a Linear layer that is called more than once or on other than (n, features), chunk < 1, no samples.
+    Source: eq. 4 of this project's notes on arXiv 2606.09762.
+    >>> feature_grams(nn.Linear(2, 3), torch.eye(2))[""]
+    tensor([[2., 1.],
+            [1., 2.]])
+    """
+    layers: dict[str, nn.Module] = {
+        name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and any(_trainable(m))
+    }
+    grams = {}
+    for name, (module, h, _) in _capture(model, x, layers, chunk, backward=False).items():
+        if h.ndim != 2:
+            raise ValueError(f"{_label(name, module)} sees inputs of shape {tuple(h.shape)}, not (n, features)")
+        grams[name] = _input_gram(h, h, *_trainable(module))
+    return grams
+
+
+# ------------------------------------------------------------------------------------------------------ passes
+
+
+def _factorable_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules with trainable parameters of their own, all of a kind whose kernel `_layer_terms` knows."""
+    layers: dict[str, nn.Module] = {}
+    owner: dict[int, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        own = {key: p for key, p in module.named_parameters(recurse=False) if p.requires_grad}
+        if not own:
+            continue
+        if type(module) not in (nn.Linear, nn.Conv2d, nn.LayerNorm) or not own.keys() <= {"weight", "bias"}:
+            raise _unsupported(name, module, f"has trainable parameters ({', '.join(own)}) of an unknown kind")
+        for p in own.values():
+            if id(p) in owner:
+                raise _unsupported(name, module, f"shares a parameter with {owner[id(p)]!r}")
+            owner[id(p)] = name
+        layers[name] = module
+    return layers
+
+
+def _capture(
+    model: nn.Module, x: Tensor, layers: dict[str, nn.Module], chunk: int | None, backward: bool = True
+) -> dict[str, _Layer]:
+    """Inputs and backward maps of the named layers, in order of their calls."""
+    passes = [_capture_once(model, part, layers, backward) for part in _split(x, chunk)]
+    return {
+        name: _Layer(layer.module, torch.cat([p[name].h for p in passes]), torch.cat([p[name].B for p in passes]))
+        for name, layer in passes[0].items()
+    }
+
+
+def _capture_once(model: nn.Module, x: Tensor, layers: dict[str, nn.Module], backward: bool) -> dict[str, _Layer]:
+    _require_no_dropout(model)
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    with _hooks({name: (module, _recorder(name, seen)) for name, module in layers.items()}):
+        f = _outputs(functional_call(model, _copied_buffers(model), (x.clone(),)), len(x))
+    z = [output for _, output in seen.values()]
+    maps = _backward(f, z) if backward else [x.new_empty(len(x), 0)] * len(z)
+    return {name: _Layer(layers[name], h, B) for (name, (h, _)), B in zip(seen.items(), maps, strict=True)}
+
+
+def _backward(f: Tensor, z: list[Tensor]) -> list[Tensor]:
+    """B_l for each layer output z_l, shape (n, C, ...). A pass serves all samples, as they do not interact."""
+    samples, outputs = f.shape
+    _require_independent_samples(f, z)
+    directions = torch.eye(outputs, dtype=f.dtype, device=f.device)[:, None].expand(-1, samples, -1)
+    try:
+        maps = _gradients(f, z, directions, is_grads_batched=True)  # all outputs at once
+    except RuntimeError:  # an operation that vmap cannot batch, or not enough memory
+        columns = [_gradients(f, z, direction) for direction in directions]
+        maps = [torch.stack(column) for column in zip(*columns, strict=True)]
+    return [B.transpose(0, 1) for B in maps]
+
+
+def _recorder(name: str, seen: dict[str, tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
+    """Forward hook that stores (input, output) of the layer under its name."""
+
+    def hook(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        if name in seen:
+            raise _unsupported(name, module, "is called more than once in a forward pass")
+        z = output if output.requires_grad else output.detach().requires_grad_()
+        seen[name] = (args[0] if args else kwargs["input"]).detach(), z
+        return z.clone()  # an in-place activation may overwrite the copy, never z
+
+    return hook
+
+
+@contextmanager
+def _hooks(hooks: dict[str, tuple[nn.Module, Callable[..., Tensor]]]) -> Iterator[None]:
+    """Forward hooks that come before the model's own, and are gone afterwards."""
+    handles = [module.register_forward_hook(hook, prepend=True, with_kwargs=True) for module, hook in hooks.values()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _gradients(f: Tensor, z: list[Tensor], direction: Tensor, is_grads_batched: bool = False) -> list[Tensor]:
+    """Gradients of <f, direction> with respect to each z, zero where f does not depend on it; the graph is kept."""
+    options = {"retain_graph": True, "allow_unused": True, "is_grads_batched": is_grads_batched}
+    grads = torch.autograd.grad(f, z, direction, **options) if z and f.requires_grad else [None] * len(z)
+    lead = direction.shape[:1] if is_grads_batched else ()
+    return [output.new_zeros(*lead, *output.shape) if g is None else g for g, output in zip(grads, z, strict=True)]
+
+
+def _require_use_by_call_only(model: nn.Module, x: Tensor, layers: dict[str, nn.Module]) -> None:
+    """Exact: once every layer's call sees detached parameters, the output depends on none of them.
+
+    Fails for a weight that is also used behind its module's back (a tied decoder); idle layers, such as the heads of
+    other tasks, pass.
+    """
+
+    def detached(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        twin = copy.copy(module)
+        twin._parameters = {key: p if p is None else p.detach() for key, p in module._parameters.items()}  # type: ignore[misc]
+        return twin.forward(*args, **kwargs)
+
+    with _hooks({name: (module, detached) for name, module in layers.items()}):
+        f = functional_call(model, _copied_buffers(model), (x.clone(),))
+    owned = [(name, p) for name, m in layers.items() for p in m.parameters(recurse=False) if p.requires_grad]
+    grads = torch.autograd.grad(f.sum(), [p for _, p in owned], allow_unused=True) if f.requires_grad else []
+    for (name, _), g in zip(owned, grads, strict=False):
+        if g is not None:
+            raise _unsupported(name, layers[name], "has a parameter that is also used without calling it")
+
+
+def _require_independent_samples(f: Tensor, z: list[Tensor]) -> None:
+    """Exact: in a net that treats samples apart, the first output has gradient zero with respect to other samples."""
+    direction = torch.zeros_like(f)
+    direction[0, 0] = 1
+    for g in _gradients(f, z, direction):
+        if g[1:].nan_to_num().any():
+            raise ValueError(
+                "outputs of one sample depend on other samples (batch statistics?), so backward maps per sample do not "
+                'exist; call model.eval(), or use empirical_ntk(..., method="jacobian")'
+            )
+
+
+def _jacobian(model: nn.Module, x: Tensor, chunk: int | None) -> Tensor:
+    """df/dtheta, shape (n C, parameters)."""
+    _require_no_dropout(model)
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    rows = []
+    for part in _split(x, chunk):
+
+        def outputs(params: dict[str, Tensor], part: Tensor = part) -> Tensor:
+            return _outputs(functional_call(model, {**_copied_buffers(model), **params}, (part.clone(),)), len(part))
+
+        J = jacrev(outputs)(trained)  # name -> (n, C, *shape)
+        rows.append(torch.cat([J[name].reshape(-1, p.numel()) for name, p in trained.items()], dim=1))
+    return torch.cat(rows)
+
+
+def _copied_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Running statistics that a forward pass may write to."""
+    return {name: b.clone() for name, b in model.named_buffers()}
+
+
+def _outputs(f: Tensor, samples: int) -> Tensor:
+    if f.ndim == 0 or len(f) != samples:
+        raise ValueError(f"the model maps {samples} samples to shape {tuple(f.shape)}; expected ({samples}, C)")
+    return f.flatten(1) if f.ndim > 1 else f[:, None]
+
+
+def _split(x: Tensor, chunk: int | None) -> tuple[Tensor, ...]:
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError(f"inputs have shape {tuple(x.shape)}; expected (n, ...) with at least 1 sample")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}; it has to be at least 1 sample")
+    return x.detach().split(chunk or len(x))
+
+
+def _require_no_dropout(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            raise ValueError(f"{_label(name, module)} is active, so the kernel would be random; call model.eval()")
+
+
+def _label(name: str, module: nn.Module) -> str:
+    return f"module {name!r} ({type(module).__name__})"
+
+
+def _unsupported(name: str, module: nn.Module, why: str) -> ValueError:
+    return ValueError(f'{_label(name, module)} {why}; use empirical_ntk(..., method="jacobian")')
+
+
+# --------------------------------------------------------------------------------------------------- summaries
+
+
+class NTKSummary(NamedTuple):
+    """Spectrum of a kernel of size N = n C, all float64; leading axes of theta are kept.
+
+    Attributes:
+        eigenvalues: (..., N), ascending, unit of theta; rounding can make the smallest slightly negative.
+        condition_number: lambda_max/lambda_min; infinite where lambda_min <= eps lambda_max, eps of theta's dtype.
+        mean_over_max: mean(lambda)/lambda_max, in [1/N, 1]; 0 for a zero kernel.
+        effective_rank: exp of the entropy of lambda/sum(lambda), in [1, N]; 0 for a zero kernel.
+        trace: sum of lambda.
+    """
+
+    eigenvalues: Tensor
+    condition_number: Tensor  # shape (...,), as those below
+    mean_over_max: Tensor
+    effective_rank: Tensor
+    trace: Tensor
+
+
+def ntk_summary(theta: Tensor) -> NTKSummary:
+    """Eigenvalues of a kernel and the scale-free summaries of them.
+
+    Args:
+        theta: symmetric, shape (..., N, N). Eigenvalues below about N eps lambda_max are rounding: compute the kernel
+            in float64 where the condition number matters.
+    Returns:
+        NTKSummary, computed in float64.
+    Raises:
+        ValueError: theta is empty, not square, not finite or clearly asymmetric (names shape or value).
+    Source: condition number: arXiv 2606.09762, section 2; effective rank: Roy & Vetterli 2007.
+    >>> summary = ntk_summary(torch.diag(torch.tensor([1.0, 4.0])))
+    >>> summary.eigenvalues.tolist(), summary.condition_number.item(), summary.mean_over_max.item()
+    ([1.0, 4.0], 4.0, 0.625)
+    """
+    eigenvalues = _eigenvalues(theta)
+    low, high, trace = eigenvalues[..., 0], eigenvalues[..., -1], eigenvalues.sum(-1)
+    singular = low <= torch.finfo(theta.dtype).eps * high
+    condition = torch.where(singular, torch.inf, high / torch.where(singular, 1.0, low))
+    size = eigenvalues.shape[-1]
+    rank = effective_rank(eigenvalues.clamp_min(0))
+    return NTKSummary(eigenvalues, condition, trace / (size * _positive(high)), rank, trace)
+
+
+def plasticity(theta: Tensor, steps: int | Tensor, step_size: float | Tensor | None = None) -> Tensor:
+    """Expected fraction of the squared loss that `steps` gradient steps remove, for residuals without a direction.
+
+        P_K = 1 - (1/N) sum_i (1 - eta lambda_i)^(2K)
+
+    With eta = 1/lambda_max it is scale-free, in [1 - (1 - 1/kappa)^2K, 1 - (1 - mean(lambda)/lambda_max)^2K], and 1
+    for all K exactly if theta = c I. The kernel is held fixed over the K steps.
+
+    Args:
+        theta: symmetric, shape (..., N, N).
+        steps: K, at least 1; an integer or an integer tensor of any shape, e.g. torch.tensor([1, 10, 100]).
+        step_size: eta > 0, unit of 1/theta; a number or shape (...,). None means 1/lambda_max; beyond 2/lambda_max
+            the loss grows and P_K becomes negative.
+    Returns:
+        Shape (..., *steps.shape), float64, unitless, at most 1; 0 for a zero kernel.
+    Raises:
+        ValueError: as `ntk_summary`; steps < 1 or not integer; step_size not positive.
+    Source: eq. 1 and 2 of this project's notes, a reconstruction of the definition in arXiv 2606.09762, section 2.
+    >>> plasticity(torch.diag(torch.tensor([1.0, 2.0])), torch.tensor([1, 2]))
+    tensor([0.8750, 0.9688], dtype=torch.float64)
+    """
+    lambdas = _eigenvalues(theta).clamp_min(0)
+    K = torch.as_tensor(steps, device=theta.device)
+    if K.is_floating_point() or K.numel() == 0 or (K < 1).any():
+        raise ValueError(f"steps is {steps}; expected integers of at least 1")
+    eta = 1 / _positive(lambdas[..., -1]) if step_size is None else torch.as_tensor(step_size).to(lambdas)
+    if not (eta > 0).all():
+        raise ValueError(f"step_size is {step_size}; it has to be positive")
+    left = (1 - eta[..., None] * lambdas).square()  # (..., N): fraction of the loss left along each direction, K = 1
+    return (1 - (left[..., None, :] ** K.reshape(-1, 1)).mean(-1)).reshape(theta.shape[:-2] + K.shape)
+
+
+def without_constant_output(theta: Tensor, outputs: int) -> Tensor:
+    """The kernel restricted to output directions that sum to zero over the C outputs of each sample.
+
+    Softmax ignores a constant added to all logits, so the residual p - y of cross-entropy has no such part.
+
+    Args:
+        theta: symmetric, shape (..., n C, n C), row i C + c.
+        outputs: C, at least 2.
+    Returns:
+        Shape (..., n (C - 1), n (C - 1)), in an orthonormal basis of the complement of the constant.
+    Raises:
+        ValueError: as `ntk_summary`; outputs < 2 or not a divisor of the size.
+    Source: this project's notes on arXiv 2606.09762, section 1.2 (b).
+    >>> without_constant_output(torch.tensor([[2.0, 1.0], [1.0, 2.0]]), 2)
+    tensor([[1.]])
+    """
+    _require_kernel(theta)
+    size = theta.shape[-1]
+    if outputs < 2 or size % outputs:
+        raise ValueError(f"outputs is {outputs}; expected at least 2 and a divisor of {size}")
+    start = torch.eye(outputs, dtype=theta.dtype, device=theta.device)
+    start[:, 0] = 1
+    Q = torch.linalg.qr(start).Q[:, 1:]  # (C, C - 1); the first column of Q is the constant
+    blocks = theta.unflatten(-1, (-1, outputs)).unflatten(-3, (-1, outputs))  # (..., n, C, n, C)
+    return torch.einsum("ck,...icjd,dl->...ikjl", Q, blocks, Q).flatten(-2).flatten(-3, -2)
+
+
+def _eigenvalues(theta: Tensor) -> Tensor:
+    _require_kernel(theta)
+    return torch.linalg.eigvalsh((theta.double() + theta.double().mT) / 2)
+
+
+def _positive(values: Tensor) -> Tensor:
+    return values.clamp_min(torch.finfo(values.dtype).tiny)
+
+
+def _require_kernel(theta: Tensor) -> None:
+    shape = tuple(theta.shape)
+    if theta.ndim < 2 or shape[-1] != shape[-2] or theta.numel() == 0:
+        raise ValueError(f"theta has shape {shape}; expected a non-empty square (..., N, N)")
+    if not theta.is_floating_point() or not torch.isfinite(theta).all():
+        bad = theta.numel() - int(torch.isfinite(theta).sum())
+        raise ValueError(f"theta ({theta.dtype}) has to be floating point and finite; {bad} entries are not finite")
+    gap = float((theta - theta.mT).abs().max() / _positive(theta.abs().max()))
+    if gap > ASYMMETRY:
+        raise ValueError(
+            f"theta of shape {shape} is not symmetric: largest difference is {gap:.3g} of the largest entry"
+        )

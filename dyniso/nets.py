@@ -1,0 +1,554 @@
+"""Nets whose layers can preserve norms: activations, orthogonal layers, initialisation, and the MLP and CNN builders.
+
+Every activation of the isometric family (MaxMin, GroupSort, Householder, Abs, CReLU) selects entries with
+`torch.where` or a sort, never with `maximum` or `abs`: autograd splits the gradient of those at a tie, and an all-zero
+patch of an image without bias is nothing but ties. Selection keeps the Jacobian isometric at *every* point.
+Sorted groups hold the largest entry first, so MaxMin, GroupSort(2) and Householder at angle pi/2 are the same map.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+from dyniso.isometry import as_matrix, newton_schulz, polar_factor
+
+ACTIVATIONS = ("relu", "maxmin", "groupsort-k", "householder", "abs", "crelu", "tanh", "leaky_relu", "identity")
+INITS = ("orthogonal", "kaiming", "default")
+NORMS = ("none", "layernorm", "layernorm_fixed")
+ORTHOGONAL_METHODS = ("householder", "cayley", "matrix_exp", "newton_schulz")
+DOWNSAMPLES = ("stride", "unshuffle")
+
+# ------------------------------------------------------------------------------------------------ activations
+
+
+def _groups(z: Tensor, group: int, dim: int) -> tuple[Tensor, int]:
+    """z with axis `dim` split into (width / group, group), and the (negative) axis of the group."""
+    axis = dim if dim < 0 else dim - z.ndim
+    width = z.shape[axis]
+    if width % group:
+        raise ValueError(f"width {width} along dim {dim} is not divisible by group {group}; shape {tuple(z.shape)}")
+    return z.unflatten(axis, (width // group, group)), axis
+
+
+class GroupSort(nn.Module):
+    """Sorts neighbouring entries in groups of `group`, largest first: a permutation of its input, so |phi(z)| = |z|.
+
+    Args:
+        group: entries per group, at least 2. 2 is MaxMin; larger groups correlate samples faster with depth
+            (uncorrelated inputs reach correlation .32 after one layer for 2, .57 for 4, .75 for 8).
+        dim: the axis that is grouped: -1 for features, -3 for the channels of (..., channels, height, width).
+    Raises:
+        ValueError: group < 2; in the forward pass, a width that group does not divide (names both).
+    Source: Anil, Lucas & Grosse 2019 (arXiv 1811.05381).
+    >>> GroupSort(4)(torch.tensor([3.0, 1.0, 4.0, 2.0]))
+    tensor([4., 3., 2., 1.])
+    """
+
+    def __init__(self, group: int, dim: int = -1) -> None:
+        super().__init__()
+        if group < 2:
+            raise ValueError(f"group is {group}; it has to be at least 2")
+        self.group, self.dim = group, dim
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Maps (..., width) to the same shape."""
+        groups, axis = _groups(z, self.group, self.dim)
+        return groups.sort(dim=axis, descending=True).values.flatten(axis - 1, axis)
+
+    def extra_repr(self) -> str:
+        return f"group={self.group}, dim={self.dim}"
+
+
+class MaxMin(GroupSort):
+    """Pairs (a, b) -> (max, min): GroupSort-2, also called OPLU. The default isometric activation.
+
+    The order (max, min) or (min, max) is a convention; it is the same net up to a permutation of the next weights.
+
+    Args:
+        dim: the axis whose neighbours are paired: -1 for features, -3 for channels.
+    Raises:
+        ValueError: in the forward pass, an odd width (names width and group).
+    Source: Chernodub & Nowicki 2016 (arXiv 1604.02313).
+    >>> MaxMin()(torch.tensor([1.0, 2.0, 4.0, 3.0]))
+    tensor([2., 1., 4., 3.])
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__(2, dim)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Maps (..., width) to the same shape."""
+        groups, axis = _groups(z, 2, self.dim)
+        a, b = groups.unbind(axis)
+        first = a >= b
+        return torch.stack((torch.where(first, a, b), torch.where(first, b, a)), axis).flatten(axis - 1, axis)
+
+
+class Householder(nn.Module):
+    """Pairs (a, b): kept on one side of the line at half the angle, reflected in it on the other side.
+
+        (a, b)                                          where a sin(t/2) > b cos(t/2)
+        (a cos t + b sin t,  a sin t - b cos t)         elsewhere
+
+    Args:
+        dim: the axis whose neighbours are paired: -1 for features, -3 for channels.
+        angle: t in radians; pi/2 is MaxMin.
+        learned: True makes t a parameter, shared by all pairs of the layer; its Jacobian stays isometric for any t.
+    Raises:
+        ValueError: in the forward pass, an odd width (names width and group).
+    Source: Singla, Singla & Feizi 2021 (arXiv 2108.04062).
+    >>> Householder()(torch.tensor([1.0, 2.0])).round()
+    tensor([2., 1.])
+    """
+
+    def __init__(self, dim: int = -1, angle: float = math.pi / 2, learned: bool = False) -> None:
+        super().__init__()
+        self.dim = dim
+        self.angle: float | nn.Parameter = nn.Parameter(torch.tensor(float(angle))) if learned else float(angle)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Maps (..., width) to the same shape."""
+        groups, axis = _groups(z, 2, self.dim)
+        a, b = groups.unbind(axis)
+        t = self.angle if isinstance(self.angle, Tensor) else z.new_tensor(self.angle)
+        keep = a * torch.sin(t / 2) > b * torch.cos(t / 2)
+        sine, cosine = torch.sin(t), torch.cos(t)
+        kept = torch.where(keep, a, a * cosine + b * sine), torch.where(keep, b, a * sine - b * cosine)
+        return torch.stack(kept, axis).flatten(axis - 1, axis)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, angle={float(torch.as_tensor(self.angle).detach()):.3f}"
+
+
+class Abs(nn.Module):
+    """z -> |z|: Jacobian diag(+-1). Even, and of the family here the one that correlates samples fastest.
+
+    Source: the scalar isometric activation, e.g. Anil et al. 2019 (arXiv 1811.05381).
+    >>> Abs()(torch.tensor([-2.0, 3.0]))
+    tensor([2., 3.])
+    """
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Maps any shape to the same shape."""
+        return torch.where(z < 0, -z, z)
+
+
+class CReLU(nn.Module):
+    """z -> (max(z, 0), max(-z, 0)) along `dim`: doubles the width, J'J = I.
+
+    Args:
+        dim: the axis that is doubled: -1 for features, -3 for channels.
+    Source: Shang et al. 2016 (arXiv 1603.05201).
+    >>> CReLU()(torch.tensor([-2.0, 3.0]))
+    tensor([0., 3., 2., 0.])
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Maps (..., width) to (..., 2 width)."""
+        zero = torch.zeros_like(z)
+        return torch.cat((torch.where(z < 0, zero, z), torch.where(z < 0, -z, zero)), self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+def activation(name: str, dim: int = -1) -> nn.Module:
+    """A new activation module by name.
+
+    Args:
+        name: one of ACTIVATIONS; "groupsort-k" stands for any "groupsort-4", "groupsort-8", ... "householder" has a
+            learned angle that starts at MaxMin.
+        dim: the axis that paired, grouped and doubled activations act on; the others ignore it.
+    Returns:
+        A module; only Householder has a parameter.
+    Raises:
+        ValueError: unknown name (the message suggests the nearest one).
+    Source: see each class; relu, tanh and leaky_relu are the non-isometric controls.
+    >>> activation("groupsort-4", dim=-3)
+    GroupSort(group=4, dim=-3)
+    """
+    if name.startswith("groupsort-") and name.removeprefix("groupsort-").isdigit():
+        return GroupSort(int(name.removeprefix("groupsort-")), dim)
+    _check_choice("activation", name, ACTIVATIONS)
+    if name == "groupsort-k":
+        raise ValueError("activation 'groupsort-k': put a number for k, e.g. 'groupsort-4'")
+    plain = {"relu": nn.ReLU, "tanh": nn.Tanh, "leaky_relu": nn.LeakyReLU, "identity": nn.Identity, "abs": Abs}
+    if name in plain:
+        return plain[name]()
+    if name == "householder":
+        return Householder(dim, learned=True)
+    return MaxMin(dim) if name == "maxmin" else CReLU(dim)
+
+
+# ------------------------------------------------------------------------------------------- orthogonal layers
+
+
+class _NewtonSchulz(nn.Module):
+    """Parametrization V -> polar factor of V by Newton-Schulz iterations, on the kernel reshaped to a matrix."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, V: Tensor) -> Tensor:
+        return newton_schulz(as_matrix(V), self.steps).reshape(V.shape)
+
+    def right_inverse(self, W: Tensor) -> Tensor:
+        return polar_factor(as_matrix(W), method="svd").reshape(W.shape)
+
+
+def orthogonal(module: nn.Module, method: str = "householder", steps: int = 30) -> nn.Module:
+    """Keeps `module.weight` (semi-)orthogonal by construction: all its singular values are 1 before and after training.
+
+    Args:
+        module: a layer with a `weight` of two or more axes, e.g. nn.Linear (512, 784); convolution kernels are
+            orthogonal as the matrix (out, in * height * width), and need method "newton_schulz".
+        method: "householder", "cayley" or "matrix_exp" (torch.nn.utils.parametrizations.orthogonal: exact for any
+            parameter value), or "newton_schulz" (a free V, differentiated through `steps` iterations; starts at the
+            nearest orthogonal matrix to the present weight, and needs V to stay well away from rank-deficient).
+        steps: Newton-Schulz iterations, at least 1; the other methods ignore it.
+    Returns:
+        The same module, parametrized in place.
+    Raises:
+        ValueError: unknown method, steps < 1, no weight matrix, an already parametrized weight, or a convolution
+            kernel with a method that torch would apply to each 3x3 window alone.
+    Source: Anil et al. 2019 and the LNets code (Newton-Schulz in the forward pass); Lezcano-Casado 2019
+        (arXiv 1909.09501) for the torch maps.
+    >>> layer = orthogonal(nn.Linear(5, 3))
+    >>> torch.dist(layer.weight @ layer.weight.T, torch.eye(3)).item() < 1e-5
+    True
+    """
+    _check_choice("method", method, ORTHOGONAL_METHODS)
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim < 2:
+        shape = tuple(weight.shape) if isinstance(weight, Tensor) else None
+        raise ValueError(f"{type(module).__name__} has no weight matrix to make orthogonal: weight shape {shape}")
+    if parametrize.is_parametrized(module, "weight"):
+        raise ValueError(f"{type(module).__name__}.weight is already parametrized")
+    if method != "newton_schulz":
+        if weight.ndim > 2:
+            raise ValueError(
+                f"method {method!r} takes matrices, weight has shape {tuple(weight.shape)}; use 'newton_schulz'"
+            )
+        devices = [weight.device] if weight.is_cuda else []
+        with torch.random.fork_rng(devices):  # torch completes a rectangular basis with random columns
+            return parametrizations.orthogonal(module, "weight", orthogonal_map=method)
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; it has to be at least 1")
+    parametrize.register_parametrization(module, "weight", _NewtonSchulz(steps))
+    return module
+
+
+# ---------------------------------------------------------------------------------------------- initialisation
+
+
+@torch.no_grad()
+def orthogonal_(weight: Tensor, gain: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+    """Fills a matrix in place with gain times a uniformly random semi-orthogonal one.
+
+    Args:
+        weight: shape (out, in), e.g. (512, 784), any device; W W' = gain^2 I if out <= in, else W'W = gain^2 I.
+        gain: every singular value, unitless.
+        generator: drawn on its own device and then copied; None is torch's global one.
+    Returns:
+        The same tensor.
+    Raises:
+        ValueError: weight is not a matrix (names the shape).
+    Source: Saxe, McClelland & Ganguli 2014 (arXiv 1312.6120).
+    >>> W = orthogonal_(torch.empty(2, 3), gain=2.0, generator=torch.Generator().manual_seed(0))
+    >>> torch.linalg.svdvals(W)
+    tensor([2.0000, 2.0000])
+    """
+    if weight.ndim != 2:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; orthogonal_ fills matrices (out, in)")
+    return weight.copy_(nn.init.orthogonal_(_draw_buffer(weight, generator), gain, generator))
+
+
+@torch.no_grad()
+def delta_orthogonal_(kernel: Tensor, gain: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+    """Fills a convolution kernel in place: zero, except a centre tap that is gain times a semi-orthogonal matrix.
+
+    With stride 1 the convolution then rotates the channels of every pixel alone, so it is exactly isometric for
+    out >= in (the case of the source). For out < in the tap has orthonormal rows: an orthogonal projection of the
+    channels, isometric for gradients but not for features.
+
+    Args:
+        kernel: shape (out, in, height, width), e.g. (32, 16, 3, 3); one or three window axes also work. Odd window.
+        gain: every singular value of the tap, unitless.
+        generator: drawn on its own device and then copied; None is torch's global one.
+    Returns:
+        The same tensor.
+    Raises:
+        ValueError: no window axes, or an even window, which has no centre (names the shape).
+    Source: Xiao et al. 2018 (arXiv 1806.05393).
+    >>> kernel = delta_orthogonal_(torch.empty(4, 4, 3, 3), generator=torch.Generator().manual_seed(0))
+    >>> kernel[:, :, 1, 1].norm().item(), kernel.norm().item()
+    (2.0, 2.0)
+    """
+    window = kernel.shape[2:]
+    if not window or any(size % 2 == 0 for size in window):
+        raise ValueError(f"kernel has shape {tuple(kernel.shape)}; it needs a window of odd sizes after (out, in)")
+    kernel.zero_()
+    centre = kernel
+    for size in window:
+        centre = centre.select(2, size // 2)
+    orthogonal_(centre, gain, generator)
+    return kernel
+
+
+@torch.no_grad()
+def initialise(
+    model: nn.Module,
+    scheme: str = "orthogonal",
+    gain: float = 1.0,
+    generator: torch.Generator | None = None,
+    head_gain: float | None = None,
+) -> nn.Module:
+    """Draws the weights of every linear and convolution layer anew, in place.
+
+    Args:
+        model: any module; norms, activation angles and other parameters are left alone.
+        scheme: "orthogonal" (delta-orthogonal for stride-1 convolutions with an odd window; other convolutions get an
+            orthogonal kernel matrix (out, in * height * width), because a centre tap would never see the pixels
+            between strides), "kaiming" (He normal, fan-in, for ReLU), or "default" (torch's own uniform law). Biases
+            are zero for the first two.
+        gain: multiplies the drawn weights, unitless: the singular value of "orthogonal", 1 for He's or torch's law.
+        generator: source of all draws; None is torch's global one.
+        head_gain: the same for the last linear layer in registration order; None means `gain`.
+    Returns:
+        The same module.
+    Raises:
+        ValueError: unknown scheme, or a layer whose weight is parametrized (a drawn value would be lost).
+    Source: Saxe et al. 2014; Xiao et al. 2018; He et al. 2015 (arXiv 1502.01852).
+    >>> model = initialise(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), head_gain=0.01)
+    >>> [round(torch.linalg.svdvals(model[i].weight).max().item(), 4) for i in (0, 1)]
+    [1.0, 0.01]
+    """
+    _check_choice("init", scheme, INITS)
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
+    head = next((module for _, module in reversed(layers) if isinstance(module, nn.Linear)), None)
+    for name, layer in layers:
+        if parametrize.is_parametrized(layer, "weight"):
+            raise ValueError(f"layer {name!r} is parametrized; initialise it before orthogonal(...)")
+        _initialise_layer(layer, scheme, head_gain if layer is head and head_gain is not None else gain, generator)
+    return model
+
+
+def _initialise_layer(layer: nn.Module, scheme: str, gain: float, generator: torch.Generator | None) -> None:
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    bias: Tensor | None = layer.bias  # type: ignore[assignment]
+    fan_in = weight[0].numel()
+    if scheme == "orthogonal":
+        for block in weight.chunk(getattr(layer, "groups", 1)):  # each group of channels is a convolution of its own
+            if weight.ndim == 2:
+                orthogonal_(block, gain, generator)
+            elif all(stride == 1 for stride in layer.stride) and all(size % 2 for size in weight.shape[2:]):  # type: ignore[union-attr]
+                delta_orthogonal_(block, gain, generator)
+            else:
+                block.copy_(orthogonal_(block.flatten(1).clone(), gain, generator).reshape(block.shape))
+    elif scheme == "kaiming":
+        weight.copy_(_draw_buffer(weight, generator).normal_(0, gain * math.sqrt(2 / fan_in), generator=generator))
+    else:
+        bound = gain / math.sqrt(fan_in)
+        weight.copy_(_draw_buffer(weight, generator).uniform_(-bound, bound, generator=generator))
+    if bias is None:
+        return
+    if scheme == "default":
+        bound = 1 / math.sqrt(fan_in)
+        bias.copy_(_draw_buffer(bias, generator).uniform_(-bound, bound, generator=generator))
+    else:
+        bias.zero_()
+
+
+def _draw_buffer(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Empty tensor of the same shape on the generator's device: the draw does not depend on where the weight lives."""
+    return torch.empty_like(like, device=like.device if generator is None else generator.device)
+
+
+# ---------------------------------------------------------------------------------------------------- builders
+
+
+def mlp(
+    inputs: int,
+    outputs: int,
+    width: int = 512,
+    depth: int = 4,
+    activation: str = "relu",
+    *,
+    bias: bool = True,
+    norm: str = "none",
+    init: str = "orthogonal",
+    gain: float = 1.0,
+    head_gain: float | None = None,
+    seed: int = 0,
+    generator: torch.Generator | None = None,
+) -> nn.Sequential:
+    """Flatten, `depth` hidden layers of linear, norm and activation, and a linear head.
+
+    Args:
+        inputs: features of one sample after flattening, e.g. 3072.
+        outputs: outputs of the head, e.g. 10.
+        width: units of each hidden layer; even for "maxmin" and "householder". "crelu" hands 2 width to the next layer.
+        depth: hidden layers, 0 or more; 4 with width 512 is the paper's net.
+        activation: name for `activation`.
+        bias: whether linear layers have one.
+        norm: between linear map and activation: "none", "layernorm" (learned scale and shift), or "layernorm_fixed".
+        init, gain, head_gain: see `initialise`.
+        seed: of the initialisation, a stream apart from torch.manual_seed(seed); torch's global generator is never
+            touched.
+        generator: used instead of the seed, and advanced.
+    Returns:
+        A plain Sequential from (batch, ...) to (batch, outputs).
+    Raises:
+        ValueError: a size that is not positive, a width that the activation cannot group, an unknown name.
+    Source: arXiv 2606.09762, section 6 (MLP, depth 4, width 512, orthogonal initialisation).
+    >>> sum(p.numel() for p in mlp(3072, 10).parameters())
+    2366474
+    """
+    _check_positive(inputs=inputs, outputs=outputs, width=width)
+    if depth < 0:
+        raise ValueError(f"depth is {depth}; it has to be 0 or more hidden layers")
+    layers: list[nn.Module] = [nn.Flatten()]
+    features = _append_linear_blocks(layers, inputs, [width] * depth, activation, bias, norm)
+    layers.append(_bare(nn.Linear, features, outputs, bias=bias))
+    return _initialised(layers, init, gain, head_gain, seed, generator)
+
+
+def cnn(
+    input_shape: Sequence[int] = (1, 28, 28),
+    outputs: int = 10,
+    channels: Sequence[int] = (16, 32),
+    hidden: Sequence[int] = (128,),
+    activation: str = "relu",
+    *,
+    kernel: int = 3,
+    stride: int = 2,
+    downsample: str = "stride",
+    bias: bool = True,
+    norm: str = "none",
+    init: str = "orthogonal",
+    gain: float = 1.0,
+    head_gain: float | None = None,
+    seed: int = 0,
+    generator: torch.Generator | None = None,
+) -> nn.Sequential:
+    """Convolution blocks (convolution, norm, activation on channels), flatten, hidden linear blocks, and a linear head.
+
+    A LeNet without pooling. Strides and pooling break isometry: a strided convolution drops or overlaps pixels
+    whatever its kernel. downsample="unshuffle" keeps it: each stride x stride patch of pixels becomes channels (a
+    permutation), and the convolution after it has stride 1. Zero padding breaks isometry at the border only.
+
+    Args:
+        input_shape: (channels, height, width) of one sample.
+        outputs: outputs of the head.
+        channels: output channels of each block, e.g. (16, 32); grouped by the activation, as are `hidden`.
+        hidden: units of the linear layers between the last block and the head; may be empty.
+        activation: name for `activation`.
+        kernel: odd window of all convolutions, padded by kernel // 2.
+        stride: down-sampling of each block; 1 keeps the size.
+        downsample: "stride" (in the convolution) or "unshuffle" (PixelUnshuffle before it).
+        bias, norm, init, gain, head_gain, seed, generator: as in `mlp`; layer norm is over (channels, height, width).
+    Returns:
+        A plain Sequential from (batch, *input_shape) to (batch, outputs).
+    Raises:
+        ValueError: a size that is not positive, an even kernel, a width that the activation cannot group, an image
+            that "unshuffle" cannot divide, an unknown name.
+    Source: LeCun et al. 1998 for the layout; the paper's CNN is not described (ours).
+    >>> cnn()(torch.zeros(5, 1, 28, 28)).shape
+    torch.Size([5, 10])
+    """
+    _check_choice("downsample", downsample, DOWNSAMPLES)
+    depth, height, width = input_shape
+    _check_positive(channels=depth, height=height, width=width, outputs=outputs, stride=stride, kernel=kernel)
+    _check_positive(**{f"channels[{i}]": size for i, size in enumerate(channels)})
+    if kernel % 2 == 0:
+        raise ValueError(f"kernel is {kernel}; it has to be odd")
+    layers: list[nn.Module] = []
+    for out in channels:
+        if downsample == "unshuffle" and stride > 1:
+            if height % stride or width % stride:
+                raise ValueError(f"stride {stride} does not divide an image of {height} x {width}")
+            layers.append(nn.PixelUnshuffle(stride))
+            depth *= stride**2
+        conv_stride = stride if downsample == "stride" else 1
+        layers.append(_bare(nn.Conv2d, depth, out, kernel, conv_stride, padding=kernel // 2, bias=bias))
+        height, width = -(-height // stride), -(-width // stride)
+        depth = _append_activation(layers, (out, height, width), activation, norm)
+    layers.append(nn.Flatten())
+    features = _append_linear_blocks(layers, depth * height * width, hidden, activation, bias, norm)
+    layers.append(_bare(nn.Linear, features, outputs, bias=bias))
+    return _initialised(layers, init, gain, head_gain, seed, generator)
+
+
+def _append_linear_blocks(
+    layers: list[nn.Module], features: int, widths: Iterable[int], name: str, bias: bool, norm: str
+) -> int:
+    """Appends one block a width; returns the features that the last one hands on."""
+    for width in widths:
+        _check_positive(width=width)
+        layers.append(_bare(nn.Linear, features, width, bias=bias))
+        features = _append_activation(layers, (width,), name, norm)
+    return features
+
+
+def _append_activation(layers: list[nn.Module], shape: tuple[int, ...], name: str, norm: str) -> int:
+    """Appends norm and activation for samples of this shape, grouped on its first axis; returns the new first size."""
+    _check_choice("norm", norm, NORMS)
+    phi = activation(name, dim=-len(shape))
+    width = shape[0]
+    group = phi.group if isinstance(phi, GroupSort) else 2 if isinstance(phi, Householder) else 1
+    if width % group:
+        raise ValueError(f"width {width} is not divisible by group {group} of activation {name!r}")
+    if norm != "none":
+        layers.append(nn.LayerNorm(shape, elementwise_affine=norm == "layernorm"))
+    layers.append(phi)
+    return 2 * width if isinstance(phi, CReLU) else width
+
+
+def _bare(kind: type[nn.Module], *args: int, **options: object) -> nn.Module:
+    """The layer without torch's own initialisation, which would draw from the global generator."""
+    return nn.utils.skip_init(kind, *args, **options)
+
+
+def _initialised(
+    layers: list[nn.Module],
+    init: str,
+    gain: float,
+    head_gain: float | None,
+    seed: int,
+    generator: torch.Generator | None,
+) -> nn.Sequential:
+    model = nn.Sequential(*layers)
+    initialise(model, init, gain, _init_generator(seed) if generator is None else generator, head_gain)
+    return model
+
+
+def _init_generator(seed: int) -> torch.Generator:
+    """A stream of its own: inputs drawn after torch.manual_seed(seed) must not repeat the draws of the weights."""
+    digest = hashlib.blake2b(f"dyniso.nets {seed}".encode(), digest_size=7).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+
+
+def _check_positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}; it has to be at least 1")
+
+
+def _check_choice(what: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        near = difflib.get_close_matches(value, allowed, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{what} {value!r} is not one of {', '.join(allowed)}{hint}")

@@ -1,0 +1,350 @@
+"""The one training loop: from an experiment's spec to stored rows, with all runs of a shape stacked on a leading axis.
+
+Runs (methods x seeds) that differ only in seed and isometry strength are trained together: their parameters are
+stacked, the net is an ordinary module called through `torch.func.functional_call` and `vmap`. Every method of a seed
+starts from the same weights and sees the same batches, so comparisons are paired.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from tqdm import tqdm
+
+from . import data, store
+from .dormancy import ACTIVATION_TYPES, dead_units, dormant_fraction, reactivated
+from .isometry import spectrum, summarise_spectrum
+from .nets import mlp
+from .optim import AdamO, isometry_groups
+from .specs import Experiment, Method
+from .streams import batch_order, make_task, standardise
+
+CLASSES = 10
+TAU = (0.025, 0.1)  # dormancy thresholds of Sokar et al. 2023
+
+
+class Run(NamedTuple):
+    """One arm of an experiment under one seed."""
+
+    method: Method
+    seed: int
+
+
+def resolve_device(device: str = "auto") -> torch.device:
+    """The torch device of a name; "auto" takes CUDA where there is one.
+
+    Raises:
+        ValueError: a name torch does not know, or a CUDA device that is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device={device!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:N'") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:N'")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={device!r}; this machine has {torch.cuda.device_count()} CUDA devices")
+    return chosen
+
+
+def hardware_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's model and cores."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else store.cpu_name()
+
+
+def make_net(experiment: Experiment, method: Method, seed: int, pixels: int) -> nn.Sequential:
+    """The net of one run; every method of a seed gets the same initial weights."""
+    net = experiment.net
+    return mlp(
+        pixels,
+        CLASSES,
+        net.width,
+        net.depth,
+        method.activation,
+        bias=net.bias,
+        init=net.init,
+        gain=net.gain,
+        seed=seed,
+    )
+
+
+class Stack:
+    """Several nets of one shape as one: parameters (runs, ...), and the forward map over all of them.
+
+    The nets stay ordinary modules; their layers are applied to all runs at once. Linear layers take one batched product
+    with the bias inside (vmap's own rule splits it into four operations), activations work on any leading axes, and
+    every other layer goes through `torch.func.vmap`.
+
+    Args:
+        nets: Sequential modules of one architecture.
+        device: where the stacked parameters live.
+    Raises:
+        ValueError: no nets, or one that is no `nn.Sequential`.
+    """
+
+    def __init__(self, nets: list[nn.Sequential], device: torch.device):
+        if not nets or not all(isinstance(net, nn.Sequential) for net in nets):
+            raise ValueError(f"a stack needs nn.Sequential nets; got {[type(net).__name__ for net in nets]}")
+        self.template = nets[0].to(device)
+        stacked, _ = stack_module_state(nets)
+        self.params = {name: p.detach().to(device).requires_grad_() for name, p in stacked.items()}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (runs, batch, outputs) for inputs (runs, batch, features)."""
+        for name in dict(self.template.named_children()):
+            x = self.layer(name, x)
+        return x
+
+    def hidden(self, x: Tensor) -> list[Tensor]:
+        """What every activation puts out, each (runs, batch, units)."""
+        seen = []
+        for name, layer in self.template.named_children():
+            x = self.layer(name, x)
+            if isinstance(layer, ACTIVATION_TYPES):
+                seen.append(x)
+        return seen
+
+    def layer(self, name: str, x: Tensor) -> Tensor:
+        """One layer of every run, (runs, batch, ...) -> (runs, batch, ...)."""
+        module = self.template.get_submodule(name)
+        own = {key: self.params[f"{name}.{key}"] for key, _ in module.named_parameters()}
+        if isinstance(module, nn.Linear):
+            W = own["weight"]  # as the first factor its gradient comes in W's own layout, and is not copied once more
+            return (torch.baddbmm(own["bias"][..., None], W, x.mT) if "bias" in own else W @ x.mT).mT
+        if isinstance(module, ACTIVATION_TYPES) and not own:
+            return module(x)
+        return vmap(lambda p, h: functional_call(module, p, (h,)))(own, x)
+
+    def regularised(self) -> list[str]:
+        """Names of the weights that AdamO pulls: hidden matrices, not the head."""
+        pulled = {id(p) for p in isometry_groups(self.template)[0]["params"]}
+        return [name for name, p in self.template.named_parameters() if id(p) in pulled]
+
+    def optimizer(self, runs: list[Run]) -> torch.optim.Optimizer:
+        """The optimizer of a group of runs: settings shared but for the strength, which is one value a run."""
+        method = runs[0].method
+        everything = list(self.params.values())
+        strengths = [run.method.isometry_strength for run in runs]
+        if not any(strengths):
+            return torch.optim.Adam(everything, lr=method.lr, fused=True)
+        names = self.regularised()
+        pulled = [self.params[n] for n in names]
+        rest = [p for n, p in self.params.items() if n not in names]
+        per_run = torch.tensor(strengths, device=everything[0].device)
+        return AdamO(
+            [{"params": pulled, "isometry_strength": per_run}, {"params": rest, "isometry_strength": 0.0}],
+            lr=method.lr,
+            isometry_every=method.isometry_every,
+            coupled=method.coupled,
+            batch_dims=1,
+            fused=True,
+        )
+
+
+class TaskData(NamedTuple):
+    """One task of every run of a group, on the device."""
+
+    images: Tensor  # (n, pixels), shared
+    rows: Tensor  # (runs, samples)
+    labels: Tensor  # (runs, samples)
+    permutation: Tensor | None  # (runs, 1, pixels)
+
+    def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (runs, batch, pixels) and labels (runs, batch) at positions (runs, batch)."""
+        x = self.images[self.rows.gather(1, positions)]
+        if self.permutation is not None:
+            x = x.gather(2, self.permutation.expand_as(x))
+        return x, self.labels.gather(1, positions)
+
+
+def load_task(experiment: Experiment, runs: list[Run], task: int, images: Tensor, labels: Tensor) -> TaskData:
+    """Draw one task for each run's seed and move it to the images' device."""
+    drawn = [make_task(experiment.stream, run.seed, task, labels.numpy(), images.shape[1]) for run in runs]
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([torch.from_numpy(getattr(t, name)) for t in drawn]).to(images.device)
+
+    permutation = None if drawn[0].permutation is None else stacked("permutation")[:, None]
+    return TaskData(images, stacked("rows"), stacked("labels"), permutation)
+
+
+def train_task(stack: Stack, optimizer: torch.optim.Optimizer, task: TaskData, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Train every run through one task.
+
+    Args:
+        order: positions of each minibatch, shape (steps, runs, batch).
+    Returns:
+        Online accuracy and online loss (both before each update), shape (runs,).
+    """
+    steps, runs, batch = order.shape
+    correct = torch.zeros(runs, device=order.device)
+    total = torch.zeros(runs, device=order.device)
+    for positions in order:
+        x, y = task.take(positions)
+        logits = stack(x)
+        losses = nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(runs, batch)
+        optimizer.zero_grad()
+        losses.mean(1).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            correct += (logits.argmax(-1) == y).float().mean(1)
+            total += losses.detach().mean(1)
+    return correct / steps, total / steps
+
+
+@torch.no_grad()
+def accuracy(stack: Stack, task: TaskData, chunk: int = 1000) -> Tensor:
+    """Accuracy of every run on its whole task, shape (runs,)."""
+    runs, samples = task.rows.shape
+    correct = torch.zeros(runs, device=task.rows.device)
+    for start in range(0, samples, chunk):
+        positions = torch.arange(start, min(start + chunk, samples), device=task.rows.device).expand(runs, -1)
+        x, y = task.take(positions)
+        correct += (stack(x).argmax(-1) == y).float().sum(1)
+    return correct / samples
+
+
+Measures = dict[tuple[str, str], Tensor]  # (layer, metric) -> (runs,)
+
+
+@torch.no_grad()
+def weight_measures(stack: Stack) -> Measures:
+    """Singular-value summaries of every weight matrix, the head included; NaN for a run that is not finite."""
+    found: Measures = {}
+    for name, W in stack.params.items():
+        if W.ndim < 3:
+            continue
+        finite = torch.isfinite(W).flatten(1).all(1)
+        sigma = spectrum(torch.where(finite[:, None, None], W, 0.0))
+        sigma = torch.where(finite[:, None], sigma, torch.nan)
+        for metric, value in summarise_spectrum(sigma)._asdict().items():
+            found[name, f"sigma_{metric}" if metric in ("min", "max", "mean") else metric] = value
+    return found
+
+
+@torch.no_grad()
+def activation_measures(stack: Stack, x: Tensor, dead_before: list[Tensor] | None) -> tuple[Measures, list[Tensor]]:
+    """Dormant, dead and reactivated fractions of every hidden layer on inputs (runs, samples, features); NaN for a run
+    whose activations are not finite."""
+    found: Measures = {}
+    dead_now = []
+
+    def of_finite(h: Tensor, fraction: Tensor) -> Tensor:
+        return torch.where(torch.isfinite(h).flatten(1).all(1), fraction, torch.nan)  # a diverged run is not "0 % dead"
+
+    for layer, h in enumerate(stack.hidden(x)):
+        dead = dead_units(h)
+        dead_now.append(dead)
+        name = f"hidden{layer + 1}"
+        found[name, "dead"] = of_finite(h, dead.float().mean(-1))
+        for tau in TAU:
+            found[name, f"dormant_{tau}"] = of_finite(h, dormant_fraction(h, tau))
+        if dead_before is not None:
+            found[name, "reactivated"] = of_finite(h, reactivated(dead_before[layer], dead).float().mean(-1))
+    return found, dead_now
+
+
+def train_group(
+    experiment: Experiment, runs: list[Run], images: Tensor, labels: Tensor, bar: tqdm | None = None
+) -> list[pd.DataFrame]:
+    """Train a group of runs that share shape and optimizer settings through all tasks.
+
+    Args:
+        runs: methods x seeds; their methods may differ in isometry strength only.
+        images: standardised, (n, pixels), on the device to train on. labels: true labels, (n,), on the CPU.
+    Returns:
+        One frame a run, columns task, layer, metric, value. Weight measures of task -1 are those at initialisation.
+    """
+    device = images.device
+    stack = Stack([make_net(experiment, run.method, run.seed, images.shape[1]) for run in runs], device)
+    optimizer = stack.optimizer(runs)
+    recorded: list[tuple[int, Measures]] = [(-1, weight_measures(stack))]
+    dead: list[Tensor] | None = None
+    for index in range(experiment.stream.tasks):
+        task = load_task(experiment, runs, index, images, labels)
+        steps, batch = experiment.steps_per_task, experiment.batch
+        orders = {s: batch_order(experiment.stream, s, index, steps, batch) for s in {run.seed for run in runs}}
+        order = torch.stack([torch.from_numpy(orders[run.seed]) for run in runs], 1).to(device)
+        online, loss = train_task(stack, optimizer, task, order)
+        found: Measures = {
+            ("", "online_accuracy"): online,
+            ("", "online_loss"): loss,
+            ("", "end_accuracy"): accuracy(stack, task),
+            ("", "diverged"): (~torch.isfinite(loss)).float(),
+        }
+        probe = torch.arange(experiment.probe, device=device).expand(len(runs), -1)
+        of_activations, dead = activation_measures(stack, task.take(probe)[0], dead)
+        recorded.append((index, found | of_activations | weight_measures(stack)))
+        if bar is not None:
+            bar.update()
+    return frames(recorded, len(runs))
+
+
+def frames(recorded: list[tuple[int, Measures]], runs: int) -> list[pd.DataFrame]:
+    """Measures as one long frame a run; one transfer from the device."""
+    keys = [(task, layer, metric) for task, found in recorded for layer, metric in found]
+    values = torch.stack([v for _, found in recorded for v in found.values()]).T.tolist()
+    base = pd.DataFrame(keys, columns=["task", "layer", "metric"])
+    return [base.assign(value=values[r]) for r in range(runs)]
+
+
+def grouped(runs: list[Run]) -> list[list[Run]]:
+    """Runs that can be stacked: the same method but for name and isometry strength (plain Adam is strength 0)."""
+    groups = defaultdict(list)
+    for run in runs:
+        m = run.method
+        groups[m.activation, m.lr, m.isometry_every, m.coupled].append(run)
+    return list(groups.values())
+
+
+def run(
+    experiment: Experiment,
+    device: str = "auto",
+    folder: Path | None = None,
+    fresh: bool = False,
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """Run whatever of an experiment is not stored yet, store each group as it finishes, and return all rows.
+
+    Args:
+        experiment: from `dyniso.specs.get`, possibly with other seeds or fewer methods.
+        device: "auto", "cpu", "cuda", "cuda:N".
+        folder: where runs are kept; default `dyniso.store.runs_folder()`.
+        fresh: run everything again, stored or not.
+        progress: show a bar; None shows it on a terminal only.
+    Returns:
+        Long form (see `dyniso.store`), all methods and seeds.
+    Raises:
+        ValueError: a bad device, or a stream that asks for more images than the data set has.
+        DataError: the data set is not there and cannot be fetched.
+    """
+    place = resolve_device(device)
+    folder = store.runs_folder() if folder is None else folder
+    images = data.load(experiment.stream.dataset)
+    make_task(experiment.stream, 0, 0, images.y, images.x[0].size)  # a stream that does not fit fails here, not later
+    todo = [Run(m, s) for m in experiment.methods for s in experiment.seeds]
+    if not fresh:
+        todo = [r for r in todo if not store.is_done(store.run_path(folder, experiment, r.method, r.seed))]
+    if todo:
+        inputs, labels = standardise(images).to(place), torch.from_numpy(images.y)
+        groups = grouped(todo)
+        hidden = None if progress is None else not progress
+        with tqdm(total=len(groups) * experiment.stream.tasks, unit="task", disable=hidden) as bar:
+            for group in groups:
+                bar.set_description(", ".join(sorted({r.method.name for r in group})))
+                made_by, started = store.provenance(hardware_name(place)), time.perf_counter()
+                results = train_group(experiment, group, inputs, labels, bar)
+                made_by["wall_s"] = f"{time.perf_counter() - started:.1f}"
+                made_by["stacked_runs"] = str(len(group))
+                for r, frame in zip(group, results, strict=True):
+                    store.write_run(folder, experiment, r.method, r.seed, frame, made_by)
+    return store.read_runs(store.experiment_paths(folder, experiment))

@@ -1,0 +1,134 @@
+"""One truth each: ranges in pyproject.toml, versions in constraints.txt, commands in README, Makefile and .ci/run."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+
+
+def pinned() -> dict[str, Version]:
+    """constraints.txt as name -> version."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    return {normal(name): Version(version) for name, version in (line.split("==") for line in lines)}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def project_files() -> list[Path]:
+    """Files that git tracks, or would with the next commit."""
+    call = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(call, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_environment_yml_names_a_supported_python_and_existing_extras() -> None:
+    (python,) = (entry for entry in ENVIRONMENT if isinstance(entry, str) and entry.startswith("python="))
+    assert Version(python.removeprefix("python=")) in SpecifierSet(PROJECT["requires-python"])
+    (pip,) = (entry["pip"] for entry in ENVIRONMENT if isinstance(entry, dict))
+    editable, constraints = pip
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", editable)
+    assert extras is not None
+    assert set(extras[1].split(",")) <= set(EXTRAS)
+    assert (ROOT / constraints.removeprefix("-c ")).is_file()
+
+
+@pytest.mark.parametrize("text", [*PROJECT["dependencies"], *(text for extra in EXTRAS.values() for text in extra)])
+def test_every_dependency_is_pinned_within_its_range(text: str) -> None:
+    requirement = Requirement(text)
+    if normal(requirement.name) == normal(PROJECT["name"]):
+        pytest.skip("an extra that names other extras")
+    assert requirement.specifier.contains(pinned()[normal(requirement.name)], prereleases=True)
+
+
+def test_constraints_hold_versions_only() -> None:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert re.fullmatch(r"[a-zA-Z0-9._-]+==[0-9a-z.]+", line), f"not a plain pin, or one with a build tag: {line}"
+
+
+def test_ci_runs_the_command_that_the_readme_states() -> None:
+    commands = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert commands[-1] == "make test"
+    assert "set -euo pipefail" in commands
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111, ".ci/run is not executable"
+    readme = (ROOT / "README.md").read_text()
+    for command in ("make book", "make test"):
+        assert command in readme
+        assert re.search(rf"^{command.removeprefix('make ')}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_no_file_names_a_folder_of_somebodys_machine() -> None:
+    folders = "|".join(("work", "tmp", "root", "opt"))
+    machine_path = re.compile(rf"(?<![\w.~)}}\]])/(?:{folders})(?=[/\s\"'`]|$)".encode(), re.MULTILINE)
+    for path in project_files():
+        if (ROOT / "book" / "_vendor") in path.parents:
+            continue
+        found = machine_path.search(path.read_bytes())
+        assert not found, f"{path.relative_to(ROOT)} names {found[0].decode()}"
+
+
+# ------------------------------------------------------------------------------------------------- the book's prose
+
+
+def prose() -> list[Path]:
+    return sorted((ROOT / "book").glob("*.md"))
+
+
+def resolve(dotted: str) -> object:
+    """The object that a dotted name such as dyniso.nets.mlp stands for."""
+    parts = dotted.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[count:]:
+            found = getattr(found, part)
+        return found
+    raise ModuleNotFoundError(dotted)
+
+
+@pytest.mark.parametrize("page", prose(), ids=lambda path: path.name)
+def test_every_name_of_the_library_in_the_prose_exists(page: Path) -> None:
+    text = page.read_text()
+    for dotted in re.findall(r"`(dyniso(?:\.\w+)+)`", text):
+        resolve(dotted)
+    for name, owner in re.findall(r"`(\w+)` of `(dyniso[\w.]+)`", text):
+        assert name in inspect.signature(resolve(owner)).parameters, f"{owner} has no argument {name}"  # type: ignore[arg-type]
+    for name, owner in re.findall(r"`(\w+)` in `(dyniso[\w.]+[A-Z]\w+)`", text):
+        assert name in resolve(owner)._fields, f"{owner} has no field {name}"  # type: ignore[attr-defined]
+
+
+def test_the_landing_page_s_code_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "book" / "index.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "book/index.md", "exec"), {})
+
+
+def test_table_of_contents_lists_the_notebooks_in_order() -> None:
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
+    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    chapters = [file.removeprefix("nb/") for file in files if file.startswith("nb/")]
+    assert chapters == sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))
+    for page in (toc["root"], *(file for file in files if not file.startswith("nb/"))):
+        assert (ROOT / "book" / f"{page}.md").is_file()

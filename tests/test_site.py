@@ -1,0 +1,193 @@
+"""The built book: every page is there, reads offline, and shows what its notebook produced."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+bs4 = pytest.importorskip("bs4")
+
+ROOT = Path(__file__).parents[1]
+HTML = ROOT / "build" / "_build" / "html"
+TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
+PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+CHAPTERS = [page for page in PAGES if page.startswith("nb/")]
+LOADING = {
+    "script": "src",
+    "link": "href",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+}
+PRODUCERS = {"claim", "show", "stamp"}  # of dyniso.book: a cell that calls one has an output
+
+pytestmark = [
+    pytest.mark.site,
+    pytest.mark.skipif("DYNISO_SKIP_SITE" in os.environ, reason="DYNISO_SKIP_SITE is set"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _built() -> None:
+    assert (HTML / "index.html").is_file(), "run make book first"
+
+
+def page_soup(page: str) -> Any:
+    return bs4.BeautifulSoup((HTML / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
+
+
+def article(page: str) -> Any:
+    return page_soup(page).find("article")
+
+
+def notebook(page: str) -> Any:
+    return json.loads((ROOT / "book" / f"{page}.ipynb").read_text(encoding="utf-8"))
+
+
+def target(page: str, address: str) -> Path | None:
+    """The file of this site that an address on a page names; None if it leads elsewhere or stays on the page."""
+    parts = urlsplit(address)
+    if parts.scheme or parts.netloc or not parts.path:
+        return None
+    return ((HTML / f"{page}.html").parent / unquote(parts.path)).resolve()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_has_a_title_and_text(page: str) -> None:
+    body = article(page)
+    assert body.find("h1") is not None
+    assert len(body.get_text(" ", strip=True)) > 200
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_image_has_a_text_alternative(page: str) -> None:
+    for image in article(page).find_all("img"):
+        assert (image.get("alt") or "").strip(), f"no alt text: {image}"
+        assert not re.search(r"\.(png|svg|jpe?g)$", image["alt"]), f"the alt text is a file name: {image['alt']}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_loaded_from_another_host(page: str) -> None:
+    soup = page_soup(page)
+    loaded = [tag.get(attribute) for name, attribute in LOADING.items() for tag in soup.find_all(name)]
+    loaded += re.findall(r"url\(['\"]?([^'\")]+)", " ".join(tag.get_text() for tag in soup.find_all("style")))
+    foreign = [address for address in loaded if address and (urlsplit(address).netloc or address.startswith("//"))]
+    assert not foreign
+
+
+def test_no_stylesheet_loads_from_another_host() -> None:
+    for sheet in HTML.rglob("*.css"):
+        text = re.sub(r"/\*.*?\*/", "", sheet.read_text(encoding="utf-8"), flags=re.DOTALL)
+        foreign = re.findall(r"(?:@import\s+|url\()\s*['\"]?((?:https?:)?//[^'\")\s]+)", text)
+        assert not foreign, f"{sheet.relative_to(HTML)} loads {foreign}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_internal_links_images_and_scripts_resolve(page: str) -> None:
+    soup = page_soup(page)
+    addresses = [
+        tag.get(attribute) for name, attribute in (LOADING | {"a": "href"}).items() for tag in soup.find_all(name)
+    ]
+    for address in filter(None, addresses):
+        path = target(page, address)
+        assert path is None or path.is_file(), f"{address} leads nowhere"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_to_a_place_on_a_page_find_it(page: str) -> None:
+    for link in article(page).find_all("a", href=True):
+        path, place = target(page, link["href"]), unquote(urlsplit(link["href"]).fragment)
+        if place and (path or link["href"].startswith("#")):
+            other = path.relative_to(HTML).with_suffix("").as_posix() if path else page
+            assert page_soup(other).find(id=place), f"{link['href']} names no place"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_with_mathematics_loads_the_vendored_renderer_once(page: str) -> None:
+    soup = page_soup(page)
+    sources = [tag["src"] for tag in soup.find_all("script", src=re.compile("mathjax"))]
+    assert len(sources) <= 1
+    assert sources or not soup.select(".math")
+    for source in sources:
+        renderer = target(page, source)
+        assert renderer is not None
+        assert renderer.is_file()
+        assert list((renderer.parent / "output" / "chtml" / "fonts" / "woff-v2").glob("*.woff"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_markup_is_left_unrendered(page: str) -> None:
+    body = article(page)
+    for tag in body.select("pre, code, script, style, .math"):
+        tag.decompose()
+    text = body.get_text(" ")
+    for leftover in (r"\{[a-z]+(:[a-z]+)?\}", r"```", r":::", r"\$\$", r"\\begin\{", r"\\[a-z]+\{", r"\[\[", r"\]\("):
+        found = re.search(leftover, text)
+        assert not found, f"{leftover} in: ...{text[max(0, found.start() - 60) : found.end() + 60]}..."
+    assert not body.select(".problematic, .system-message")
+
+
+# ------------------------------------------------------------------------------------------------------- chapters
+
+
+def code_cells(page: str) -> list[Any]:
+    return [cell for cell in notebook(page)["cells"] if cell["cell_type"] == "code"]
+
+
+def calls(source: str) -> set[str]:
+    tree = ast.parse("\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))))
+    return {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_every_cell_ran_without_error(page: str) -> None:
+    for cell in code_cells(page):
+        assert cell["execution_count"] is not None, f"never executed: {cell['source']}"
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error"
+            if output.get("name") == "stderr":
+                assert "Traceback (most recent call last)" not in "".join(output["text"])
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_cells_that_claim_show_or_stamp_have_outputs(page: str) -> None:
+    producing = [cell for cell in code_cells(page) if calls("".join(cell["source"])) & PRODUCERS]
+    assert producing, "a chapter claims, shows or stamps something"
+    for cell in producing:
+        assert cell["outputs"], f"no output of: {''.join(cell['source'])}"
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_every_figure_is_numbered_and_links_to_the_points_it_shows(page: str) -> None:
+    saved = notebook(page)["metadata"]["dyniso"]["figures"]
+    figures = {figure["id"]: figure for figure in article(page).find_all("figure")}
+    assert set(saved) == set(figures)
+    for name, figure in figures.items():
+        assert figure.find("img") is not None
+        assert figure.select_one(".caption-number").get_text().startswith("Fig. ")
+        link = figure.select_one("a.download")
+        assert (
+            target(page, link["href"]).read_bytes() == (ROOT / "book" / "nb" / "figures" / f"{name}.csv").read_bytes()
+        )
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_no_image_outside_a_numbered_figure(page: str) -> None:
+    assert all(image.find_parent("figure") for image in article(page).select("div.cell_output img"))
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_page_names_no_folder_of_the_machine_that_built_it(page: str) -> None:
+    text = article(page).get_text(" ")
+    assert str(ROOT) not in text
+    assert str(Path.home()) + "/" not in text

@@ -1,0 +1,170 @@
+"""Contracts of dyniso.specs: wrong values are errors, tiers differ where declared, a digest names what a run computes."""
+
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+
+from dyniso import data
+from dyniso.specs import (
+    ADAM,
+    ADAMO,
+    REGISTRY,
+    TIERS,
+    Experiment,
+    Method,
+    Net,
+    Stream,
+    digest,
+    from_dict,
+    get,
+    only_methods,
+    with_seeds,
+)
+
+BASE = get("random_labels")
+CASES = [(name, tier) for name in REGISTRY for tier in TIERS]
+every_case = pytest.mark.parametrize(("name", "tier"), CASES)
+
+
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (lambda: from_dict(Stream, {"task": 3}), ["Stream", "'task'", "did you mean 'tasks'"]),
+        (lambda: from_dict(Net, {"widht": 3}), ["Net", "'widht'", "did you mean 'width'"]),
+        (lambda: from_dict(Method, {"name": "a", "label": "a", "strength": 1}), ["'strength'", "isometry_strength"]),
+        (lambda: Stream(kind="random_label"), ["stream.kind='random_label'", "did you mean 'random_labels'"]),
+        (lambda: Stream(samples=0), ["stream.samples=0"]),
+        (lambda: Stream(tasks=2.0), ["stream.tasks=2.0", "whole number"]),
+        (lambda: Stream(tasks=True), ["stream.tasks=True"]),
+        (lambda: Net(width="64"), ["net.width='64'"]),
+        (lambda: Net(depth=0), ["net.depth=0"]),
+        (lambda: Net(init="ortogonal"), ["net.init='ortogonal'", "did you mean 'orthogonal'"]),
+        (lambda: Net(gain=float("nan")), ["net.gain=nan"]),
+        (lambda: Net(gain=float("inf")), ["net.gain=inf"]),
+        (lambda: Net(bias="no"), ["net.bias='no'"]),
+        (lambda: Method("x", "x", optimizer="adamw"), ["x.optimizer='adamw'", "did you mean 'adam"]),
+        (lambda: Method("x", "x", activation="relo"), ["x.activation='relo'", "did you mean 'relu'"]),
+        (lambda: Method("x", "x", lr=-1e-3), ["x.lr=-0.001"]),
+        (lambda: Method("x", "x", optimizer="adamo", isometry_strength="0.1"), ["x.isometry_strength='0.1'"]),
+        (lambda: Method("x", "x", optimizer="adamo", isometry_every=0), ["x.isometry_every=0"]),
+        (lambda: Method("x", "x", optimizer="adamo", coupled="false"), ["x.coupled='false'"]),
+        (lambda: replace(BASE, tier="papr"), ["tier='papr'", "did you mean 'paper'"]),
+        (lambda: replace(BASE, steps_per_task=0), ["steps_per_task=0"]),
+        (lambda: replace(BASE, batch=BASE.stream.samples + 1), ["batch=641", "640"]),
+        (lambda: replace(BASE, probe=641), ["probe=641", "640"]),
+        (lambda: replace(BASE, methods=()), ["methods=[]"]),
+        (lambda: replace(BASE, methods=(ADAM, ADAM)), ["'adam', 'adam'", "each once"]),
+        (lambda: replace(BASE, seeds=()), ["seeds=()"]),
+        (lambda: replace(BASE, seeds=(1, 1)), ["seeds=(1, 1)"]),
+        (lambda: replace(BASE, seeds=(0, -1)), ["seed=-1"]),
+        (lambda: replace(BASE, seeds=(0.5,)), ["seed=0.5"]),
+        (lambda: with_seeds(BASE, 0), ["seeds=0"]),
+        (lambda: only_methods(BASE, ["adam", "adamoo"]), ["method='adamoo'", "did you mean 'adamo'"]),
+        (lambda: get("random_label"), ["experiment='random_label'", "did you mean 'random_labels'"]),
+        (lambda: get("random_labels", "chek"), ["tier='chek'", "did you mean 'check'"]),
+    ],
+)
+def test_wrong_value_is_an_error_that_names_it_and_the_nearest_allowed_one(make, parts):
+    with pytest.raises(ValueError) as raised:
+        make()
+    assert [p for p in parts if p not in str(raised.value)] == []
+
+
+@pytest.mark.parametrize("setting", [{"isometry_strength": 0.1}, {"isometry_every": 2}, {"coupled": True}])
+def test_isometry_setting_with_plain_adam_is_refused(setting):
+    with pytest.raises(ValueError, match="no effect with optimizer='adam'; use 'adamo'"):
+        Method("x", "x", optimizer="adam", **setting)
+
+
+def test_from_dict_builds_what_the_constructor_builds():
+    assert from_dict(Net, {"width": 32, "bias": False}) == Net(32, bias=False)
+
+
+@every_case
+def test_registered_experiment_knows_its_own_name_and_tier(name, tier):
+    assert (get(name, tier).name, get(name, tier).tier) == (name, tier)
+
+
+@every_case
+def test_registered_experiment_asks_for_no_more_images_than_its_data_set_has(name, tier):
+    stream = get(name, tier).stream
+    assert stream.samples <= data.manifest()[stream.dataset]["splits"]["train"]["count"]
+
+
+@every_case
+def test_tiers_differ_in_scale_only(name, tier):
+    scale = {"tier", "stream", "net", "steps_per_task", "batch", "seeds"}
+    smoke, other = get(name), get(name, tier)
+    assert {f.name for f in fields(Experiment) if getattr(smoke, f.name) != getattr(other, f.name)} <= scale
+    assert smoke.stream.kind == other.stream.kind
+    assert replace(smoke.net, width=other.net.width) == other.net
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_heavier_tiers_are_no_smaller_in_any_size(name):
+    sizes = [(e.stream.samples, e.stream.tasks, e.net.width, e.steps_per_task, len(e.seeds)) for e in
+             (get(name, tier) for tier in TIERS)]  # fmt: skip
+    assert all(a <= b for light, heavy in zip(sizes, sizes[1:], strict=False) for a, b in zip(light, heavy, strict=True))
+
+
+def test_no_two_runs_of_the_registry_share_a_digest():
+    digests = [digest(get(n, t), m) for n, t in CASES for m in get(n, t).methods]
+    assert len(set(digests)) == len(digests)
+
+
+SAME_RUN = {
+    "seeds": (with_seeds(BASE, 9), ADAMO),
+    "company": (only_methods(BASE, ["maxmin", "adamo"]), ADAMO),
+    "title": (replace(BASE, title="other"), ADAMO),
+    "sources": (replace(BASE, sources=()), ADAMO),
+    "label": (BASE, replace(ADAMO, label="other")),
+    "name of the method": (BASE, replace(ADAMO, name="other")),
+}
+
+
+@pytest.mark.parametrize(("experiment", "method"), SAME_RUN.values(), ids=SAME_RUN)
+def test_digest_stays_when_the_run_is_the_same(experiment, method):
+    assert digest(experiment, method) == digest(BASE, ADAMO)
+
+
+OTHER = {
+    Stream: dict(kind="permuted_pixels", dataset="mnist", samples=320, tasks=11),
+    Net: dict(width=65, depth=5, bias=False, init="kaiming", gain=1.5),
+    Method: dict(
+        optimizer="adam", activation="tanh", lr=2e-3, isometry_strength=0.2, isometry_every=2, coupled=True
+    ),
+    Experiment: dict(name="other", steps_per_task=301, batch=32, probe=128),
+}
+UNTOLD = {Method: {"name", "label"}, Experiment: {"title", "tier", "stream", "net", "methods", "seeds", "sources"}}
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_table_of_changes_has_every_field_that_decides_a_result(kind):
+    assert {f.name for f in fields(kind)} - UNTOLD.get(kind, set()) == set(OTHER[kind])
+
+
+@pytest.mark.parametrize(("kind", "field"), [(k, f) for k, changes in OTHER.items() for f in changes])
+def test_digest_changes_with_every_setting_that_decides_a_result(kind, field):
+    change, plain = {field: OTHER[kind][field]}, replace(ADAMO, isometry_strength=0.0)
+    changed, method = {
+        Stream: lambda: (replace(BASE, stream=replace(BASE.stream, **change)), plain),
+        Net: lambda: (replace(BASE, net=replace(BASE.net, **change)), plain),
+        Method: lambda: (BASE, replace(plain, **change)),
+        Experiment: lambda: (replace(BASE, **change), plain),
+    }[kind]()
+    assert digest(changed, method) != digest(BASE, plain)
+
+
+@pytest.mark.parametrize("spec", [BASE, BASE.stream, BASE.net, ADAM], ids=lambda s: type(s).__name__)
+def test_specs_are_frozen(spec):
+    with pytest.raises(FrozenInstanceError):
+        setattr(spec, fields(spec)[0].name, "other")
+
+
+def test_only_methods_keeps_the_order_of_the_call():
+    assert [m.name for m in only_methods(BASE, ["maxmin", "adam"]).methods] == ["maxmin", "adam"]
+
+
+def test_every_experiment_says_where_its_values_come_from():
+    assert all(text.strip() for n, t in CASES for source in get(n, t).sources for text in source)
+    assert all({"stream", "net"} <= dict(get(n, t).sources).keys() for n, t in CASES)

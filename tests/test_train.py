@@ -1,0 +1,373 @@
+"""Contracts of dyniso.train: stacking changes nothing, stopping loses nothing, a bad run harms no other."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from dyniso import data, store, train
+from dyniso.isometry import singular_values
+from dyniso.optim import AdamO, isometry_groups
+from dyniso.specs import METHODS, Experiment, Method, Net, Stream, only_methods
+from dyniso.streams import batch_order, make_task, standardise, task_arrays
+from dyniso.train import Run, Stack, accuracy, grouped, load_task, resolve_device, train_group, train_task
+
+CPU = torch.device("cpu")
+ROUNDING = 2e-5  # float32: a batched product rounds otherwise than a single one (1e-7), times 12 Adam steps
+CUDA_DRIFT = 2e-2  # another order of summation, amplified over 12 steps of Adam
+KEYS = ["task", "layer", "metric"]
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return standardise(data.load("mnist-small"))
+
+
+@pytest.fixture(scope="module")
+def labels() -> torch.Tensor:
+    return torch.from_numpy(data.load("mnist-small").y)
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[list[tuple[str, int]]]:
+    """The groups (method, seed) that train_group is called with, while it works as ever."""
+    calls, original = [], train.train_group
+
+    def watched(experiment, runs, *rest):
+        calls.append([(r.method.name, r.seed) for r in runs])
+        return original(experiment, runs, *rest)
+
+    monkeypatch.setattr(train, "train_group", watched)
+    return calls
+
+
+def all_runs(experiment: Experiment) -> list[Run]:
+    return [Run(m, s) for m in experiment.methods for s in experiment.seeds]
+
+
+def assert_same_rows(found: pd.DataFrame, expected: pd.DataFrame, tolerance: float = ROUNDING) -> None:
+    """Equal keys and values; a condition number is the inverse of a small number, so compared on a log scale."""
+    keys = [k for k in ("method", "seed", *KEYS) if k in expected]
+    found, expected = (f.sort_values(keys, ignore_index=True) for f in (found, expected))
+    pd.testing.assert_frame_equal(found[keys], expected[keys])
+    np.testing.assert_allclose(found["value"], expected["value"], rtol=tolerance, atol=tolerance)
+
+
+def value(rows: pd.DataFrame, metric: str, layer: str = "", task: int = 0) -> float:
+    (found,) = rows[(rows["metric"] == metric) & (rows["layer"] == layer) & (rows["task"] == task)]["value"]
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------- stacking
+
+VARIANTS = {
+    "relu": {},
+    "maxmin": {"activation": "maxmin"},
+    "coupled": {"coupled": True},
+    "every other step": {"isometry_every": 2},
+}
+
+
+@pytest.mark.parametrize("kind", ["random_labels", "permuted_pixels"])
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_stacked_group_equals_the_same_runs_alone(tiny, images, labels, kind, variant):
+    base = Method("a", "a", optimizer="adamo", **variant)
+    methods = [replace(base, name=f"s{s}", isometry_strength=s) for s in (0.0, 0.1, 2.0)]
+    experiment = replace(tiny, stream=replace(tiny.stream, kind=kind), methods=tuple(methods))
+    runs = all_runs(experiment)
+    together = train_group(experiment, runs, images, labels)
+    for run, rows in zip(runs, together, strict=True):
+        (alone,) = train_group(experiment, [run], images, labels)
+        assert_same_rows(rows, alone)
+    assert len({value(rows, "sigma_max", "3.weight", task=1) for rows in together}) == len(runs)
+
+
+def plain_loop(experiment, method, seed, images, labels):
+    """What a user would write for one run: an ordinary module, optimizer and loop. Returns net and online accuracy."""
+    net = train.make_net(experiment, method, seed, images.shape[1])
+    if method.optimizer == "adam":
+        optimizer = torch.optim.Adam(net.parameters(), lr=method.lr)
+    else:
+        groups = isometry_groups(net, isometry_strength=method.isometry_strength)
+        optimizer = AdamO(groups, lr=method.lr, isometry_every=method.isometry_every, coupled=method.coupled)
+    for task in range(experiment.stream.tasks):
+        x, y = task_arrays(images, make_task(experiment.stream, seed, task, labels.numpy(), images.shape[1]))
+        hits = []
+        for batch in batch_order(experiment.stream, seed, task, experiment.steps_per_task, experiment.batch):
+            logits = net(x[batch])
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(logits, y[batch]).backward()
+            optimizer.step()
+            hits.append((logits.argmax(1) == y[batch]).float().mean().item())
+    return net, float(np.mean(hits))
+
+
+def stacked_loop(experiment, runs, images, labels) -> Stack:
+    stack = Stack([train.make_net(experiment, r.method, r.seed, images.shape[1]) for r in runs], CPU)
+    optimizer = stack.optimizer(runs)
+    for task in range(experiment.stream.tasks):
+        orders = [batch_order(experiment.stream, r.seed, task, experiment.steps_per_task, experiment.batch) for r in runs]
+        order = torch.from_numpy(np.stack(orders, 1))
+        train_task(stack, optimizer, load_task(experiment, runs, task, images, labels), order)
+    return stack
+
+
+@pytest.mark.parametrize("kind", ["random_labels", "permuted_pixels"])
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_stacked_weights_equal_those_of_a_plain_loop(tiny, images, labels, kind, variant):
+    strong = Method("strong", "strong", optimizer="adamo", isometry_strength=2.0, **variant)
+    experiment = replace(tiny, stream=replace(tiny.stream, kind=kind))
+    runs = [Run(replace(strong, isometry_strength=s), seed) for s in (0.1, 2.0) for seed in (0, 1)]
+    stack = stacked_loop(experiment, runs, images, labels)
+    for r, run in enumerate(runs):
+        net, _ = plain_loop(experiment, *run, images, labels)
+        for name, weight in net.named_parameters():
+            torch.testing.assert_close(stack.params[name][r], weight, rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_strength_zero_in_a_group_of_adamo_equals_plain_adam(tiny, images, labels):
+    adam, adamo = tiny.methods
+    stack = stacked_loop(tiny, [Run(adamo, 0), Run(adam, 0), Run(adam, 1)], images, labels)
+    for r, seed in ((1, 0), (2, 1)):
+        net, _ = plain_loop(tiny, adam, seed, images, labels)
+        for name, weight in net.named_parameters():
+            torch.testing.assert_close(stack.params[name][r], weight, rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_recorded_rows_are_those_of_a_plain_loop(tiny, images, labels, which):
+    method, last = tiny.methods[which], tiny.stream.tasks - 1
+    rows = train_group(tiny, [Run(m, 0) for m in tiny.methods], images, labels)[which]
+    net, online = plain_loop(tiny, method, 0, images, labels)
+    assert value(rows, "online_accuracy", task=last) == pytest.approx(online, abs=1e-6)
+    x, y = task_arrays(images, make_task(tiny.stream, 0, last, labels.numpy(), 784))
+    assert value(rows, "end_accuracy", task=last) == pytest.approx((net(x).argmax(1) == y).float().mean().item())
+    for name in ("1.weight", "3.weight", "5.weight"):
+        sigma = singular_values(net.get_parameter(name))
+        for metric, expected in (("max", sigma.max()), ("min", sigma.min()), ("mean", sigma.mean())):
+            assert value(rows, f"sigma_{metric}", name, last) == pytest.approx(float(expected), abs=ROUNDING)
+    h = net[:3](x[: tiny.probe])
+    assert value(rows, "dead", "hidden1", last) == pytest.approx((h.amax(0) <= 0).float().mean().item())
+
+
+def test_runs_are_stacked_if_they_differ_in_seed_and_strength_only(tiny):
+    registered = grouped([Run(m, s) for m in METHODS for s in (0, 1)])
+    names = [sorted({r.method.name for r in group}) for group in registered]
+    assert names == [["adam", "adamo", "adamo_0.1"], ["adamo_coupled"], ["maxmin", "maxmin_adamo_0.1"]]
+    a, b = (Run(replace(tiny.methods[1], isometry_every=k), 0) for k in (1, 2))
+    c = Run(replace(tiny.methods[1], lr=2e-3), 0)
+    assert grouped([a, b, c]) == [[a], [b], [c]]
+
+
+def test_maxmin_and_relu_start_from_the_same_weights_for_one_seed_only(tiny):
+    relu, maxmin = tiny.methods[0], replace(tiny.methods[0], activation="maxmin")
+    nets = [train.make_net(tiny, m, seed, 784) for m, seed in ((relu, 3), (maxmin, 3), (relu, 4))]
+    first, same, other = ([p.detach() for p in net.parameters()] for net in nets)
+    assert all(torch.equal(p, q) for p, q in zip(first, same, strict=True))
+    assert not any(torch.equal(p, q) for p, q in zip(first, other, strict=True) if p.ndim == 2)
+
+
+def test_every_method_of_a_seed_sees_the_same_batches(tiny, images, labels):
+    runs = [Run(m, s) for s in (0, 1) for m in tiny.methods]
+    x, y = load_task(tiny, runs, 1, images, labels).take(torch.arange(16).expand(4, -1))
+    assert torch.equal(x[0], x[1])
+    assert torch.equal(y[2], y[3])
+    assert not torch.equal(x[0], x[2])
+
+
+# ---------------------------------------------------------------------------------------------------- measures
+
+
+def test_orthogonal_weights_have_singular_values_one_before_the_first_task(tiny, images, labels):
+    for rows in train_group(tiny, all_runs(tiny), images, labels):
+        start = rows[rows["task"] == -1]
+        assert set(start["layer"]) == {"1.weight", "3.weight", "5.weight"}
+        values = start[start["metric"].isin(["sigma_min", "sigma_max", "sigma_mean"])]["value"]
+        np.testing.assert_allclose(values, 1, atol=1e-5)
+
+
+def test_every_task_records_the_same_measures_but_reactivation_which_needs_two(tiny, images, labels):
+    (rows,) = train_group(tiny, all_runs(tiny)[:1], images, labels)
+    first, second = ({(r.layer, r.metric) for r in rows.itertuples() if r.task == t} for t in (0, 1))
+    assert second - first == {("hidden1", "reactivated"), ("hidden2", "reactivated")}
+    assert first <= second
+    assert {metric for layer, metric in first if not layer} == {
+        *("online_accuracy", "online_loss", "end_accuracy", "diverged")
+    }
+    assert not rows.duplicated(KEYS).any()
+
+
+def test_accuracy_does_not_depend_on_the_chunk(tiny, images, labels):
+    runs = all_runs(tiny)
+    stack = Stack([train.make_net(tiny, r.method, r.seed, 784) for r in runs], CPU)
+    task = load_task(tiny, runs, 0, images, labels)
+    assert torch.equal(accuracy(stack, task, chunk=10), accuracy(stack, task, chunk=1000))
+
+
+def test_net_memorises_random_labels_of_the_first_task(tiny, images, labels):
+    experiment = replace(
+        tiny, stream=Stream(samples=64, tasks=1), net=Net(width=64, depth=2), steps_per_task=150, batch=32
+    )
+    for rows in train_group(experiment, all_runs(experiment), images, labels):
+        assert value(rows, "online_accuracy") > 0.5  # chance is 0.1
+        assert value(rows, "end_accuracy") > 0.95
+
+
+def test_strong_isometry_keeps_singular_values_nearer_to_one_than_adam(tiny, images, labels):
+    methods = (tiny.methods[0], replace(tiny.methods[1], isometry_strength=20.0))
+    experiment = replace(tiny, methods=methods, steps_per_task=60)
+    adam, adamo = train_group(experiment, [Run(m, 0) for m in methods], images, labels)
+    assert value(adamo, "isometry_defect", "3.weight", 1) < 0.5 * value(adam, "isometry_defect", "3.weight", 1)
+
+
+# ---------------------------------------------------------------------------------------------------- divergence
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Seed 1 starts from weights whose activations overflow."""
+    original = train.make_net
+
+    def make(experiment, method, seed, pixels):
+        net = original(experiment, method, seed, pixels)
+        if seed == 1:
+            for p in net.parameters():
+                p.data.fill_(1e30)
+        return net
+
+    monkeypatch.setattr(train, "make_net", make)
+
+
+def test_diverged_run_is_recorded_with_nan_measures(tiny, images, labels, poisoned):
+    experiment = only_methods(tiny, ["adam"])
+    healthy, diverged = train_group(experiment, all_runs(experiment), images, labels)
+    assert [value(diverged, "diverged", task=t) for t in (0, 1)] == [1, 1]
+    assert [value(healthy, "diverged", task=t) for t in (0, 1)] == [0, 0]
+    measured = diverged[(diverged["task"] >= 0) & (diverged["layer"] != "")]
+    assert measured["value"].isna().all(), measured[~measured["value"].isna()]
+    assert healthy["value"].notna().all()
+
+
+@pytest.mark.parametrize("names", [["adam"], ["adam", "adamo_0.1"]])
+def test_diverged_run_leaves_the_others_of_its_stack_as_they_were(tiny, images, labels, request, names):
+    experiment = only_methods(tiny, names)
+    runs = [r for r in all_runs(experiment) if r.seed == 0 or r.method.name == "adam"]
+    before = train_group(experiment, runs, images, labels)
+    request.getfixturevalue("poisoned")
+    after = train_group(experiment, runs, images, labels)
+    for run, old, new in zip(runs, before, after, strict=True):
+        if run.seed == 0:
+            assert_same_rows(new, old)
+        else:
+            assert value(new, "diverged") == 1
+
+
+# ---------------------------------------------------------------------------------------------------- run, resume
+
+
+def refuse(*_args):
+    raise AssertionError("trained again")
+
+
+def test_run_stores_every_run_and_a_second_call_trains_nothing(tiny, tmp_path, monkeypatch):
+    first = train.run(tiny, "cpu", tmp_path, progress=False)
+    assert all(store.is_done(p) for p in store.experiment_paths(tmp_path, tiny))
+    monkeypatch.setattr(train, "train_group", refuse)
+    pd.testing.assert_frame_equal(train.run(tiny, "cpu", tmp_path, progress=False), first)
+    assert set(zip(first["method"], first["seed"], strict=True)) == {(r.method.name, r.seed) for r in all_runs(tiny)}
+
+
+def test_fresh_run_trains_everything_again(tiny, tmp_path, trained):
+    train.run(tiny, "cpu", tmp_path, progress=False)
+    train.run(tiny, "cpu", tmp_path, fresh=True, progress=False)
+    assert trained[1] == trained[0]
+
+
+def test_runs_of_other_code_are_trained_again(tiny, tmp_path, trained, monkeypatch):
+    train.run(tiny, "cpu", tmp_path, progress=False)
+    monkeypatch.setattr(store, "code_digest", lambda: "newer")
+    train.run(tiny, "cpu", tmp_path, progress=False)
+    assert len(trained) == 2
+
+
+def test_added_seed_trains_that_seed_only(tiny, tmp_path, trained):
+    train.run(tiny, "cpu", tmp_path, progress=False)
+    train.run(replace(tiny, seeds=(0, 1, 5)), "cpu", tmp_path, progress=False)
+    assert trained[1:] == [[("adam", 5), ("adamo_0.1", 5)]]
+
+
+@pytest.mark.parametrize("lost", [[0], [3], [1, 2], [0, 1]])
+def test_resumed_run_equals_uninterrupted_one(tiny, tmp_path, trained, lost):
+    whole = train.run(tiny, "cpu", tmp_path, progress=False)
+    for i in lost:
+        store.experiment_paths(tmp_path, tiny)[i].unlink()
+    assert_same_rows(train.run(tiny, "cpu", tmp_path, progress=False), whole)
+    assert trained[1:] == [[(r.method.name, r.seed) for i, r in enumerate(all_runs(tiny)) if i in lost]]
+
+
+def test_stopped_run_keeps_the_finished_group_and_goes_on_from_it(tiny, tmp_path, trained, monkeypatch):
+    maxmin = replace(tiny.methods[0], name="maxmin", activation="maxmin")
+    experiment = replace(tiny, methods=(tiny.methods[0], maxmin))
+    watched = train.train_group
+
+    def stop_at_second(*arguments):
+        if trained:
+            raise KeyboardInterrupt
+        return watched(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "train_group", stop_at_second)
+        train.run(experiment, "cpu", tmp_path, progress=False)
+    assert [p.exists() for p in store.experiment_paths(tmp_path, experiment)] == [True, True, False, False]
+    train.run(experiment, "cpu", tmp_path, progress=False)
+    assert trained == [[("adam", 0), ("adam", 1)], [("maxmin", 0), ("maxmin", 1)]]
+
+
+def test_stored_run_says_how_it_was_made(tiny, tmp_path):
+    train.run(tiny, "cpu", tmp_path, progress=False)
+    facts = store.read_metadata(store.experiment_paths(tmp_path, tiny)[0])
+    assert facts["stacked_runs"] == "4"
+    assert facts["hardware"] == store.cpu_name()
+    assert float(facts["wall_s"]) >= 0
+
+
+def test_stream_that_asks_for_too_many_images_fails_before_anything_is_stored(tiny, tmp_path):
+    greedy = replace(tiny, stream=replace(tiny.stream, samples=8001))
+    with pytest.raises(ValueError, match="stream.samples=8001; mnist-small has only 8000 images"):
+        train.run(greedy, "cpu", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------------------- devices
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "mps", "meta", "cuda:x", "cuda:-1"])
+def test_unknown_device_is_an_error_that_names_it_and_the_allowed_ones(name):
+    with pytest.raises(ValueError, match=f"device='{name}'; allowed are 'auto', 'cpu', 'cuda', 'cuda:N'"):
+        resolve_device(name)
+
+
+def test_absent_cuda_device_is_an_error_that_says_how_many_there_are():
+    count = torch.cuda.device_count()
+    with pytest.raises(ValueError, match=f"device='cuda:{count}'; this machine has {count} CUDA devices"):
+        resolve_device(f"cuda:{count}")
+
+
+def test_auto_takes_cuda_where_there_is_one(monkeypatch):
+    for there, kind in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert resolve_device("auto").type == kind
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("kind", ["random_labels", "permuted_pixels"])
+def test_cuda_rows_are_near_those_of_the_cpu(tiny, images, labels, kind):
+    experiment = replace(tiny, stream=replace(tiny.stream, kind=kind))
+    runs = all_runs(experiment)
+    on_cpu, on_cuda = (train_group(experiment, runs, images.to(d), labels) for d in ("cpu", "cuda"))
+    for cpu, cuda in zip(on_cpu, on_cuda, strict=True):
+        assert_same_rows(cuda, cpu, CUDA_DRIFT)
