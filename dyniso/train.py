@@ -225,9 +225,9 @@ def weight_measures(stack: Stack) -> Measures:
             continue
         finite = torch.isfinite(W).flatten(1).all(1)
         sigma = spectrum(torch.where(finite[:, None, None], W, 0.0))
-        sigma = torch.where(finite[:, None], sigma, torch.nan)
         for metric, value in summarise_spectrum(sigma)._asdict().items():
-            found[name, f"sigma_{metric}" if metric in ("min", "max", "mean") else metric] = value
+            kept = torch.where(finite, value, torch.nan)
+            found[name, f"sigma_{metric}" if metric in ("min", "max", "mean") else metric] = kept
     return found
 
 

@@ -1,0 +1,262 @@
+"""Contracts of the command line: a mistake is one line that names it, data that is there is never made again."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from conftest import long_rows
+
+from dyniso import data, specs, store, train
+from dyniso.cli import main
+
+
+@pytest.fixture
+def home(tiny, tmp_path, monkeypatch):
+    """An empty working folder, with `tiny` as the only registered experiment."""
+    named = replace(tiny, name="small")
+    monkeypatch.setattr(specs, "REGISTRY", {"small": {t: replace(named, tier=t) for t in specs.TIERS}})
+    monkeypatch.setattr(store, "results_folder", lambda: tmp_path / "results")
+    monkeypatch.setenv("DYNISO_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refuse(*_args):
+    raise AssertionError("trained again")
+
+
+def assert_one_line(text: str, *parts: str) -> None:
+    assert text.startswith("dyniso: ")
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+    assert [p for p in parts if p not in text] == []
+
+
+MISTAKES = {
+    "": ["no command", "'run'"],
+    "lst": ["unknown command 'lst'", "did you mean 'list'"],
+    "--bogus": ["unknown option '--bogus'"],
+    "--": ["no command", "'run'"],
+    "list --all": ["unknown option '--all'"],
+    "run": ["required: experiment"],
+    "run smal": ["experiment='smal'", "did you mean 'small'"],
+    "run small extra": ["'extra'"],
+    "run small --tier chek": ["tier='chek'", "did you mean 'check'"],
+    "run small --tier": ["--tier", "expected one argument"],
+    "run small --see 3": ["unknown option '--see'", "did you mean '--seeds'"],
+    "run small --seeds x": ["--seeds", "'x'"],
+    "run small --seeds 0": ["seeds=0", "from 1"],
+    "run small --seeds 1.5": ["--seeds", "'1.5'"],
+    "run small --methods adamm": ["method='adamm'", "did you mean 'adam'"],
+    "run small --methods adam,adam": ["'adam', 'adam'", "each once"],
+    "run small --methods ,": ["method=''", "'adam'"],
+    "run small --device gpu": ["device='gpu'", "'cuda'"],
+    "run small --device cuda:99": ["device='cuda:99'", "CUDA devices"],
+    "run small --compact --seeds 1": ["--compact", "--seeds"],
+    "run small --compact --methods adam": ["--compact", "--methods"],
+    "figure smal": ["experiment='smal'", "did you mean 'small'"],
+    "figure small --metrics": ["--metrics", "expected one argument"],
+    "figure small --device cpu": ["unknown option '--device'"],
+}
+
+
+@pytest.mark.parametrize(("call", "parts"), MISTAKES.items())
+def test_mistake_in_the_call_is_one_line_that_names_it_and_exit_code_2(call, parts, home, capsys):
+    assert main(call.split()) == 2
+    shown = capsys.readouterr()
+    assert_one_line(shown.err, *parts)
+    assert shown.out == ""
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["run smal", "--bogus", "figure random_labels --tier nope"])
+def test_mistake_shows_no_traceback_to_a_shell(call, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "dyniso", *call.split()], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert_one_line(done.stderr)
+
+
+def test_help_and_version_exit_with_0(capsys):
+    for call in (["--help"], ["run", "--help"], ["--version"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(call)
+        assert stopped.value.code == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_list_names_every_experiment_tier_and_method(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    names = {*specs.REGISTRY, *specs.TIERS, *(m.name for m in specs.METHODS)}
+    assert [n for n in names if n not in out] == []
+
+
+def test_list_says_what_is_stored(home, capsys):
+    main(["list"])
+    assert "not stored" in capsys.readouterr().out
+    for tier in specs.TIERS:
+        store.write_parquet(pd.DataFrame({"a": [1]}), store.compact_path(specs.get("small", tier)))
+    main(["list"])
+    assert "not stored" not in capsys.readouterr().out
+
+
+def test_doctor_reports_machine_data_and_the_next_command(home, capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"data {name}: " in out for name in data.names())
+    assert store.provenance()["torch"] in out
+    assert out.splitlines()[-1] == "next: dyniso run small --tier smoke"
+
+
+def test_doctor_fails_where_the_embedded_data_are_missing(home, capsys, monkeypatch):
+    monkeypatch.setattr(data, "available", lambda: [("mnist-small", None)])
+    assert main(["doctor"]) == 1
+    assert "missing: the embedded data ['mnist-small']" in capsys.readouterr().out
+
+
+def test_run_prints_what_each_method_reached_and_a_second_run_trains_nothing(home, capsys, monkeypatch):
+    assert main(["run", "small", "--device", "cpu", "--quiet"]) == 0
+    first = capsys.readouterr()
+    monkeypatch.setattr(train, "train_group", refuse)
+    assert main(["run", "small", "--device", "cpu", "--quiet"]) == 0
+    assert capsys.readouterr().out == first.out
+    assert first.err == ""
+    head, *lines = first.out.splitlines()
+    assert "small, tier smoke, 2 seeds" in head
+    assert [line[2:26].strip() for line in lines] == ["Adam", "AdamO, 0.1"]
+    assert all(0 <= float(number) <= 1 for line in lines for number in line[26:].split())
+
+
+def test_printed_numbers_are_those_of_the_stored_rows(home, capsys):
+    main(["run", "small", "--device", "cpu", "--quiet"])
+    frame = store.read_runs(store.experiment_paths(home / "runs", specs.get("small")))
+    means = frame[frame["metric"] == "online_accuracy"].groupby(["method", "task"])["value"].mean()
+    printed = [line[26:].split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert printed == [[f"{means[m, t]:.3f}" for t in (0, 1)] for m in ("adam", "adamo_0.1")]
+
+
+def test_run_names_diverged_runs(home, capsys, monkeypatch):
+    rows = long_rows(specs.get("small")).assign(metric="online_accuracy", layer="")
+    bad = rows.iloc[[-1]].assign(metric="diverged", value=1.0)
+    monkeypatch.setattr(train, "run", lambda *_args, **_options: pd.concat([rows, bad]))
+    assert main(["run", "small"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "  diverged: adamo_0.1, seed 1"
+
+
+def test_run_with_fewer_seeds_and_methods_makes_those_only(home, capsys):
+    assert main(["run", "small", "--device", "cpu", "--quiet", "--seeds", "1", "--methods", "adamo_0.1"]) == 0
+    assert [p.name.split("-")[:2] for p in (home / "runs").rglob("*.parquet")] == [["adamo_0.1", "0"]]
+
+
+def test_fresh_run_trains_again(home, monkeypatch, capsys):
+    main(["run", "small", "--device", "cpu", "--quiet", "--seeds", "1"])
+    monkeypatch.setattr(train, "train_group", refuse)
+    with pytest.raises(AssertionError, match="trained again"):
+        main(["run", "small", "--device", "cpu", "--quiet", "--seeds", "1", "--fresh"])
+
+
+def test_compact_run_stores_the_table_that_figure_reads_without_the_runs(home, capsys, monkeypatch):
+    assert main(["run", "small", "--device", "cpu", "--quiet", "--compact"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "stored in " + os.path.join("results", "small-smoke.parquet")
+    monkeypatch.setenv("DYNISO_RUNS", "elsewhere")
+    assert main(["figure", "small"]) == 0
+    assert json.loads((home / "figures" / "small-smoke.json").read_text())["origin"] == "data/results"
+
+
+def test_figure_writes_picture_points_and_stamp(home, capsys):
+    main(["run", "small", "--device", "cpu", "--quiet"])
+    capsys.readouterr()
+    assert main(["figure", "small", "--out", "o", "--metrics", "sigma_max"]) == 0
+    files = [os.path.join("o", f"small-smoke.{suffix}") for suffix in ("png", "csv", "json")]
+    assert capsys.readouterr().out.splitlines() == files
+    assert all(os.path.getsize(f) > 0 for f in files)
+    assert set(pd.read_csv(files[1])["metric"]) == {"sigma_max"}
+    assert json.loads((home / "o" / "small-smoke.json").read_text())["origin"] == "runs"
+
+
+def store_compact(tier: str = "smoke") -> None:
+    experiment = specs.get("small", tier)
+    digests = {m.name: specs.digest(experiment, m) for m in experiment.methods}
+    rows = long_rows(experiment)
+    store.write_parquet(rows.assign(digest=rows["method"].map(digests)), store.compact_path(experiment))
+
+
+def test_figure_of_one_seed_and_method_draws_those_only(home, capsys):
+    store_compact()
+    assert main(["figure", "small", "--seeds", "1", "--methods", "adam", "--metrics", "sigma_max"]) == 0
+    points = pd.read_csv(home / "figures" / "small-smoke.csv")
+    assert (set(points["method"]), set(points["seeds"])) == ({"adam"}, {1})
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        ("figure small --tier check", ["small-check.parquet", "`dyniso run small --tier check --compact`"]),
+        ("figure small --seeds 3", ["adam, seed 2", "`dyniso run small --tier smoke --seeds 3`"]),
+    ],
+)
+def test_figure_of_what_is_not_stored_is_one_line_with_the_command_and_exit_code_1(home, capsys, call, parts):
+    store_compact()
+    assert main(call.split()) == 1
+    assert_one_line(capsys.readouterr().err, *parts)
+    assert not (home / "figures").exists()
+
+
+def test_unknown_metric_is_one_line_with_the_nearest_name(home, capsys):
+    store_compact()
+    assert main(["figure", "small", "--metrics", "sigma_maks"]) == 2
+    assert_one_line(capsys.readouterr().err, "metric='sigma_maks'", "did you mean 'sigma_max'")
+
+
+def test_damaged_table_is_one_line_and_exit_code_1(home, capsys):
+    store_compact()
+    store.compact_path(specs.get("small")).write_bytes(b"PAR1")
+    assert main(["figure", "small"]) == 1
+    assert_one_line(capsys.readouterr().err, "small-smoke.parquet", "damaged")
+
+
+def test_table_of_other_settings_is_one_line_and_exit_code_1(home, capsys, monkeypatch):
+    store_compact()
+    changed = replace(specs.get("small"), steps_per_task=7)
+    monkeypatch.setitem(specs.REGISTRY["small"], "smoke", changed)
+    assert main(["figure", "small"]) == 1
+    assert_one_line(capsys.readouterr().err, "other settings", "adam")
+
+
+def test_damaged_run_is_one_line_that_names_the_file_and_exit_code_1(home, capsys):
+    path = store.run_path(home / "runs", specs.get("small"), specs.get("small").methods[0], 0)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    assert main(["run", "small", "--device", "cpu", "--quiet"]) == 1
+    assert_one_line(capsys.readouterr().err, path.name, "delete it")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (KeyboardInterrupt(), 130, "dyniso: stopped; finished runs are kept, the same command goes on from them\n"),
+        (data.DataError("mnist is not here"), 1, "dyniso: mnist is not here\n"),
+        (RuntimeError("two\n  lines"), 1, "dyniso: two lines\n"),
+        (PermissionError(13, "Permission denied", "runs"), 1, "dyniso: [Errno 13] Permission denied: 'runs'\n"),
+    ],
+)
+def test_run_that_stops_says_why_in_one_line(home, capsys, monkeypatch, error, code, text):
+    def stop(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(train, "run", stop)
+    assert main(["run", "small"]) == code
+    assert capsys.readouterr().err == text
+
+
+def test_figure_that_cannot_be_written_is_one_line_that_names_the_place(home, capsys):
+    store_compact()
+    (home / "taken").write_text("a file")
+    assert main(["figure", "small", "--metrics", "sigma_max", "--out", "taken"]) == 1
+    assert_one_line(capsys.readouterr().err, "taken")
