@@ -4,6 +4,7 @@
 .PHONY: help setup notebooks book test lock clean
 
 export OMP_NUM_THREADS = 1
+export DYNISO_RUNS ?= $(CURDIR)/build/runs
 JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')

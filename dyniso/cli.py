@@ -83,8 +83,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         called = commands.choices.get(options.name, parser)
         known = [o for a in called._actions for o in a.option_strings]
         raise UsageError(f"unknown option {unknown[0]!r}; {specs.nearest(unknown[0].split('=')[0], known)}")
-    if options.name is None:
-        raise UsageError(f"no command in {arguments}; {specs.nearest('', commands.choices)}")
     return options
 
 

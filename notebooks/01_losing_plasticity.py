@@ -107,7 +107,9 @@ def value(metric, method, task):
 
 
 last = stream.tasks - 1
-first_and_last = {m.name: (value("online_accuracy", m.name, 0), value("online_accuracy", m.name, last)) for m in experiment.methods}
+first_and_last = {
+    m.name: (value("online_accuracy", m.name, 0), value("online_accuracy", m.name, last)) for m in experiment.methods
+}
 dormant = {m.name: value("dormant_0.025", m.name, last) for m in experiment.methods}
 
 # %% [markdown]
@@ -117,7 +119,9 @@ dormant = {m.name: value("dormant_0.025", m.name, last) for m in experiment.meth
 
 # %% tags=["remove-input"]
 a, b = first_and_last["adam"]
-claim(f"1. Adam loses plasticity: online accuracy {a:.2f} on the first task, {b:.2f} on task {stream.tasks}.", b < 0.8 * a)
+claim(
+    f"1. Adam loses plasticity: online accuracy {a:.2f} on the first task, {b:.2f} on task {stream.tasks}.", b < 0.8 * a
+)
 
 c, d = first_and_last["adamo"]
 claim(f"2. AdamO at the printed strength 1e-3 hardly helps at this length: {c:.2f} to {d:.2f}.", d < 0.8 * c)
@@ -162,43 +166,108 @@ claim(
 )
 
 # %% [markdown]
-# ## The same at larger scales
+# ## The same, larger
 #
-# The page above is a small run. The same experiment, declared once and scaled up, was run before and its rows are stored
-# with the project. Each figure names its machine and seeds below it.
+# The run above is small enough to be repeated whenever this page is built. The same experiment, declared once and scaled
+# up, is stored with the project; nothing below is computed again here.
 
-# %% tags=["remove-input"]
-stored = {t: specs.get("random_labels", t) for t in ("check", "paper") if store.compact_path(specs.get("random_labels", t)).exists()}
-large = {t: store.read_compact(e) for t, e in stored.items()}
+
+# %% tags=["remove-cell"]
+def stored(name):
+    """Spec and committed rows of an experiment at tier check."""
+    e = specs.get(name, "check")
+    return e, store.read_compact(e)
 
 
 def scale(e, rows):
-    """One caption for a stored figure."""
+    """Size, seeds and machine of a stored run, for its caption."""
     return (
-        f"Tier {e.tier}: {e.stream.samples:,} images, {e.stream.tasks} tasks of {e.steps_per_task} steps, batch {e.batch}, "
-        f"{e.net.depth} layers of {e.net.width} units, {len(e.seeds)} seeds, 95 % bootstrap intervals. "
-        f"Run on {store.hardware_of(rows)}, commit {', '.join(sorted(rows['commit'].unique()))}."
+        f"Tier {e.tier}: {e.stream.samples:,} images a task, {e.stream.tasks} tasks of {e.steps_per_task} steps, batch "
+        f"{e.batch}, {e.net.depth} layers of {e.net.width} units. Mean over {len(e.seeds)} seeds, 95 % bootstrap intervals. "
+        f"Ran on {store.hardware_of(rows)}, commit {', '.join(sorted(rows['commit'].unique()))}."
     )
 
 
-fig, table = figures.tasks_figure(large["check"], stored["check"], ["online_accuracy", "dormant_0.025", "sigma_max", "sigma_min"])
+def ends(e, rows, metric):
+    """Mean on the first and the last task for each method."""
+    table = figures.over_tasks(rows, metric).pivot(index="method", columns="task", values="mean")
+    return {m: (float(table.loc[m, 0]), float(table.loc[m, e.stream.tasks - 1])) for m in table.index}
+
+
+labels_spec, labels_rows = stored("random_labels")
+pixels_spec, pixels_rows = stored("permuted_pixels")
+
+# %% tags=["remove-input"]
+fig, table = figures.tasks_figure(labels_rows, labels_spec, ["online_accuracy", "dormant_0.025", "sigma_max", "sigma_min"])
 show(
     fig,
     table,
-    name="fig-plasticity-check",
-    caption=scale(stored["check"], large["check"]),
-    alt="The same comparison over 25 tasks with wider layers; see the numbered observations below for the finding.",
+    name="fig-random-labels-check",
+    caption="Random labels, stored run. " + scale(labels_spec, labels_rows),
+    alt="ALT-LABELS",
 )
 
 # %% tags=["remove-input"]
-fig, table = figures.tasks_figure(large["paper"], stored["paper"], ["online_accuracy", "dormant_0.025", "sigma_max", "sigma_min"])
+CLAIMS-LABELS
+
+# %% [markdown]
+# ## When the old tasks could help
+#
+# Random labels are the hardest case: nothing carries over. The other classic stream keeps the digits and their labels and
+# permutes the pixels afresh for each task {cite:p}`goodfellow2013,kumar2023`. There is something to learn in each task, one
+# pass over the data, and a small batch.
+
+# %% tags=["remove-input"]
+fig, table = figures.tasks_figure(pixels_rows, pixels_spec, ["online_accuracy", "dormant_0.025", "sigma_max", "sigma_min"])
 show(
     fig,
     table,
-    name="fig-plasticity-paper",
-    caption=scale(stored["paper"], large["paper"]),
-    alt="The same comparison with the paper's network over 50 tasks; see the numbered observations below for the finding.",
+    name="fig-permuted-pixels-check",
+    caption="Permuted pixels, stored run. " + scale(pixels_spec, pixels_rows),
+    alt="ALT-PIXELS",
 )
 
+# %% tags=["remove-input"]
+CLAIMS-PIXELS
+
+# %% tags=["remove-input"]
+for name in ("random_labels", "permuted_pixels"):
+    paper = specs.get(name, "paper")
+    if not store.compact_path(paper).exists():
+        print(f"{name} at tier paper (width {paper.net.width}, {len(paper.seeds)} seeds): not run; `dyniso run {name} --tier paper`")
+
 # %% [markdown]
-# PLACEHOLDER
+# CONCLUDE
+#
+# ## Try changing
+#
+# Run this chapter at another scale, or with more seeds:
+#
+# ```sh
+# python tools/notebooks.py run notebooks/01_losing_plasticity.py -p tier check -p seeds 4 -o mine.ipynb
+# ```
+#
+# ## Exercises
+#
+# 1. A network that ignores its input and always answers the same class has which online accuracy here? And one that has
+#    memorised the previous task perfectly and does not learn?
+# 2. Adam's dormant units grow while its accuracy falls. Name an experiment that tells cause from symptom.
+#
+# ```{dropdown} Solutions
+# 1. Both 0.1 in expectation: the labels are uniform over ten classes and independent of everything that came before.
+# 2. Intervene on one at the same value of the other. For instance, reset dormant units of the Adam network without touching
+#    its spectrum, or rescale a ReLU network so that its function stays and its singular values change; the next chapter does
+#    the second.
+# ```
+#
+# **Next.** {doc}`Isometry and the eNTK <02_isometry_and_the_entk>`: why singular values should matter at all.
+
+# %% tags=["remove-input"]
+stamp(
+    notebook="01_losing_plasticity",
+    parameters={"tier": tier, "seeds": seeds, "device": device},
+    specs={f"{e.name} {e.tier} {m.name}": specs.digest(e, m) for e in (experiment,) for m in e.methods},
+    seeds=experiment.seeds,
+    hardware=store.hardware_of(labels_rows),
+    wall_s=time.perf_counter() - started,
+)

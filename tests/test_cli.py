@@ -40,7 +40,8 @@ MISTAKES = {
     "": ["no command", "'run'"],
     "lst": ["unknown command 'lst'", "did you mean 'list'"],
     "--bogus": ["unknown option '--bogus'"],
-    "--": ["no command", "'run'"],
+    "--": ["unknown option '--'"],
+    "--tier check run small": ["invalid choice: 'check'", "'run'"],
     "list --all": ["unknown option '--all'"],
     "run": ["required: experiment"],
     "run smal": ["experiment='smal'", "did you mean 'small'"],
@@ -75,9 +76,7 @@ def test_mistake_in_the_call_is_one_line_that_names_it_and_exit_code_2(call, par
 
 @pytest.mark.parametrize("call", ["run smal", "--bogus", "figure random_labels --tier nope"])
 def test_mistake_shows_no_traceback_to_a_shell(call, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "dyniso", *call.split()], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = subprocess.run([sys.executable, "-m", "dyniso", *call.split()], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert_one_line(done.stderr)
 

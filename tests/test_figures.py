@@ -56,7 +56,7 @@ def test_head_is_the_weight_with_the_highest_number_not_the_last_in_the_alphabet
 
 
 def test_unknown_metric_is_an_error_with_the_nearest_name(hand_made, tiny):
-    with pytest.raises(ValueError, match="metric='sigma_maks'.*did you mean 'sigma_max'"):
+    with pytest.raises(ValueError, match=r"metric='sigma_maks'.*did you mean 'sigma_max'"):
         over_tasks(hand_made, "sigma_maks")
     with pytest.raises(ValueError, match="metrics="):
         tasks_figure(hand_made, tiny, ())

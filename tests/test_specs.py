@@ -1,6 +1,7 @@
-"""Contracts of dyniso.specs: wrong values are errors, tiers differ where declared, a digest names what a run computes."""
+"""Contracts of dyniso.specs: wrong values are errors, tiers differ in scale only, a digest names what a run does."""
 
 from dataclasses import FrozenInstanceError, fields, replace
+from itertools import pairwise
 
 import pytest
 
@@ -102,9 +103,10 @@ def test_tiers_differ_in_scale_only(name, tier):
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_heavier_tiers_are_no_smaller_in_any_size(name):
-    sizes = [(e.stream.samples, e.stream.tasks, e.net.width, e.steps_per_task, len(e.seeds)) for e in
-             (get(name, tier) for tier in TIERS)]  # fmt: skip
-    assert all(a <= b for light, heavy in zip(sizes, sizes[1:], strict=False) for a, b in zip(light, heavy, strict=True))
+    registered = [get(name, tier) for tier in TIERS]
+    sizes = [(e.stream.samples, e.stream.tasks, e.net.width, e.steps_per_task, len(e.seeds)) for e in registered]
+    for light, heavy in pairwise(sizes):
+        assert all(a <= b for a, b in zip(light, heavy, strict=True))
 
 
 def test_no_two_runs_of_the_registry_share_a_digest():
@@ -130,9 +132,7 @@ def test_digest_stays_when_the_run_is_the_same(experiment, method):
 OTHER = {
     Stream: dict(kind="permuted_pixels", dataset="mnist", samples=320, tasks=11),
     Net: dict(width=65, depth=5, bias=False, init="kaiming", gain=1.5),
-    Method: dict(
-        optimizer="adam", activation="tanh", lr=2e-3, isometry_strength=0.2, isometry_every=2, coupled=True
-    ),
+    Method: dict(optimizer="adam", activation="tanh", lr=2e-3, isometry_strength=0.2, isometry_every=2, coupled=True),
     Experiment: dict(name="other", steps_per_task=301, batch=32, probe=128),
 }
 UNTOLD = {Method: {"name", "label"}, Experiment: {"title", "tier", "stream", "net", "methods", "seeds", "sources"}}

@@ -57,9 +57,10 @@ def test_crash_while_writing_leaves_the_old_file_or_none_and_no_rest(tmp_path, m
     path = tmp_path / "x.parquet"
     if old:
         store.write_parquet(FRAME, path, {"k": "old"})
-    with monkeypatch.context() as patch, pytest.raises(Crash):
+    with monkeypatch.context() as patch:
         patch.setattr(where, crash)
-        store.write_parquet(FRAME, path, {"k": "new"})
+        with pytest.raises(Crash):
+            store.write_parquet(FRAME, path, {"k": "new"})
     assert os.listdir(tmp_path) == (["x.parquet"] if old else [])
     assert not old or store.read_metadata(path) == {"k": "old"}
 
@@ -85,7 +86,9 @@ def test_any_text_survives_as_metadata(tmp_path, text):
     assert store.read_metadata(path) == {"value": text, f"key {text}": "v"}
 
 
-@pytest.mark.parametrize(("folder", "other"), [("it's", "its"), ("r[1]", "r1"), ("r*", "rst"), ("r?", "r2"), ("ü", "u")])
+@pytest.mark.parametrize(
+    ("folder", "other"), [("it's", "its"), ("r[1]", "r1"), ("r*", "rst"), ("r?", "r2"), ("ü", "u")]
+)
 def test_folder_with_special_characters_is_no_pattern_that_matches_another(tmp_path, folder, other):
     for name in (folder, other):
         store.write_parquet(FRAME.assign(a=name), tmp_path / name / "x.parquet", {"made in": name})

@@ -53,7 +53,11 @@ def test_task_has_the_golden_bytes(kind):
 
 
 def test_batch_order_has_the_golden_values():
-    assert batch_order(stream(KINDS[0]), 1, 2, 3, 4).tolist() == [[570, 18, 91, 466], [476, 177, 386, 42], [268, 13, 192, 48]]
+    assert batch_order(stream(KINDS[0]), 1, 2, 3, 4).tolist() == [
+        [570, 18, 91, 466],
+        [476, 177, 386, 42],
+        [268, 13, 192, 48],
+    ]
 
 
 @both_kinds

@@ -1,0 +1,618 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How dyniso is built
+#
+# **Question.** What happens between the line that declares an experiment and the curve in a figure, and where does
+# something new go in?
+#
+# **Why it matters.** A number is worth as much as the way it was made. If you can follow one run from its settings to
+# its plotted point, you can trust the other curves of this book, or find the step where they go wrong. The paper
+# links no code {cite:p}`rosseau2026`, so nothing on this page is its authors'; the design is ours.
+
+# %% tags=["parameters", "remove-cell"]
+runs = 3  # 1..16: runs stacked in the check that a stack changes nothing
+steps = 4  # 1..32: training steps a task in the tiny experiment
+
+# %% tags=["remove-cell"]
+import ast
+import json
+import os
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import matplotlib.pyplot as plt
+import networkx as nx
+import numpy as np
+import pandas as pd
+import torch
+
+from dyniso import cli, data, figures, specs, store, streams, train
+from dyniso.book import claim, import_graph, imported_names, show, stamp
+
+started = time.perf_counter()
+root = store.PACKAGE.parent
+
+
+def table(rows, *columns):
+    """Rows as a table without an index."""
+    return pd.DataFrame(rows, columns=list(columns) or None).style.hide(axis="index")
+
+
+# %% [markdown]
+# ## Modules import one way
+#
+# Each module does one job, and imports run from jobs that combine to jobs that stand alone. Training needs torch;
+# reading stored results, their statistics and their figures do not. So a laptop without torch redraws every figure.
+#
+# The graph below is read from the sources. A module counts as *torch* if importing it imports torch, itself or
+# through another module.
+
+# %% tags=["hide-input"]
+graph = nx.DiGraph([(m, n) for m, found in import_graph().items() for n in found])
+graph.add_nodes_from(import_graph())
+on_call = [(m, n) for m, found in sorted(import_graph(lazy=True).items()) for n in sorted(found)]
+sources = {m: store.PACKAGE.joinpath(*m.split(".")[1:]) for m in graph}
+sources = {m: path / "__init__.py" if path.is_dir() else path.with_suffix(".py") for m, path in sources.items()}
+
+
+def imports_torch(module):
+    """Whether a module's own import statements name torch."""
+    tree = ast.parse(sources[module].read_text(encoding="utf-8"))
+    return any(name.split(".")[0] == "torch" for name in imported_names(tree, module, lazy=False))
+
+
+direct = {m for m in graph if imports_torch(m)}
+with_torch = {m for m in graph if direct & ({m} | nx.descendants(graph, m))}
+
+# %% tags=["hide-input"]
+layers = list(nx.topological_generations(graph.reverse()))  # the first imports nothing
+place = {}
+for height, layer in enumerate(layers):
+
+    def across(m):
+        """Torch to the right; otherwise near what it imports, or the more imported the nearer to the middle."""
+        below = [place[n][0] for n in graph[m]]
+        return m in with_torch, np.mean(below) if below else graph.in_degree(m), m
+
+    gap = 1.1 if len(layer) > 4 else 1.5
+    for i, m in enumerate(sorted(layer, key=across)):
+        place[m] = (i - (len(layer) - 1) / 2) * gap, height
+
+# %% tags=["remove-input"]
+figures.use_style()
+fig, ax = plt.subplots(figsize=(7, 6), layout="constrained")
+blue, orange = figures.palette(2)
+for style, edges in (("-", sorted(graph.edges)), (":", on_call)):
+    arrows = dict(arrowstyle="-|>", linestyle=style, color=figures.INK, shrinkA=14, shrinkB=14, linewidth=1.3)
+    for importer, imported in edges:
+        ax.annotate("", place[imported], place[importer], arrowprops=arrows, zorder=1)
+for m, (x, y) in place.items():
+    look = (
+        dict(facecolor=orange, boxstyle="round,pad=0.4")
+        if m in with_torch
+        else dict(facecolor=blue, boxstyle="square,pad=0.4")
+    )
+    ink = "black" if m in with_torch else "white"
+    ax.text(
+        x,
+        y,
+        m.removeprefix("dyniso."),
+        color=ink,
+        ha="center",
+        va="center",
+        size=13,
+        bbox=look | {"edgecolor": "none"},
+        zorder=2,
+    )
+ax.set(xlim=(-3.4, 3.4), ylim=(-0.4, len(layers) - 0.6))
+ax.set_axis_off()
+edges = [(m, n, "import") for m, n in sorted(graph.edges)] + [(m, n, "call") for m, n in on_call]
+edges = pd.DataFrame(edges, columns=["importer", "imported", "when"])
+edges["importer_needs_torch"] = edges["importer"].isin(with_torch)
+show(
+    fig,
+    edges,
+    name="fig-module-graph",
+    caption="Modules of dyniso; an arrow points from a module to one that it imports. Blue squares import without torch, "
+    "orange rounded boxes need it. Dotted arrows are imports inside functions: they happen on a call, and so the command "
+    "line lists experiments without torch and loads it to train.",
+    alt=f"Directed graph of {len(graph)} modules in {len(layers)} rows. All arrows of imports point downwards. specs, store, "
+    "stats, data, figures, book and cli need no torch; train, on top, imports nearly everything on the torch side.",
+)
+
+# %% tags=["remove-input"]
+free = sorted(set(graph) - with_torch)
+claim(f"1. {len(graph)} modules, {graph.number_of_edges()} imports, and no cycle.", nx.is_directed_acyclic_graph(graph))
+
+# %% [markdown]
+# The graph is a reading of source text. Two fresh interpreters check it: one in which importing torch fails tries
+# every module; one in which torch is there imports those that loaded, and then looks for torch among what is in
+# memory.
+
+# %%
+without_torch = """
+import importlib, json, sys
+sys.modules["torch"] = None  # from here on, importing torch is an ImportError
+for name in json.loads(sys.argv[1]):
+    try:
+        importlib.import_module(name)
+        print(name)
+    except ImportError:
+        pass
+"""
+look = "import sys, importlib; [importlib.import_module(m) for m in sys.argv[1:]]; print('torch' in sys.modules)"
+
+
+def fresh(*arguments):
+    """What a new interpreter prints."""
+    return subprocess.run([sys.executable, "-c", *arguments], capture_output=True, text=True, check=True).stdout.split()
+
+
+loaded = fresh(without_torch, json.dumps(sorted(graph)))
+
+# %% tags=["remove-input"]
+claim(
+    f"2. {len(free)} modules import where torch is missing, the blue ones and no others: " + ", ".join(loaded) + ".",
+    loaded == free,
+)
+claim("3. Where torch is there, importing all of them does not load it.", fresh(look, *loaded) == ["False"])
+lines = {m: len(path.read_text(encoding="utf-8").splitlines()) for m, path in sources.items()}
+longest = max(lines, key=lines.get)
+claim(
+    f"4. All modules have {sum(lines.values()):,} lines; the median {np.median(list(lines.values())):.0f}, the longest, "
+    f"{longest}, {lines[longest]}: each can be read in one sitting.",
+    lines[longest] < 700 and np.median(list(lines.values())) < 300,
+)
+
+# %% [markdown]
+# ## The life of one run
+#
+# We follow the smallest experiment worth the name through every station, in the order in which `dyniso.train.run`
+# visits them. It trains in a fraction of a second, and its numbers mean nothing.
+#
+# ### Spec
+#
+# An experiment is a frozen value of `dyniso.specs`. A variant is a `replace` of a registered one, so it says only
+# what differs.
+
+# %%
+registered = specs.get("random_labels")
+experiment = replace(
+    registered,
+    stream=specs.Stream("random_labels", "mnist-small", samples=32, tasks=2),
+    net=specs.Net(width=8, depth=2),
+    methods=(registered.method("adam"), registered.method("adamo_0.1")),
+    steps_per_task=steps,
+    batch=8,
+    probe=16,
+    seeds=(0, 1),
+)
+adam, adamo = experiment.methods
+
+# %% [markdown]
+# ### Digest
+#
+# `dyniso.specs.digest` hashes the settings that decide what one run computes. It names the run from here on.
+
+# %%
+table(
+    [(m.name, s, specs.digest(experiment, m)) for m in experiment.methods for s in experiment.seeds],
+    "method",
+    "seed",
+    "digest",
+)
+
+# %% tags=["remove-input"]
+digest = specs.digest(experiment, adam)
+same = [specs.with_seeds(experiment, 7), replace(experiment, title="another"), specs.only_methods(experiment, ["adam"])]
+other = [replace(experiment, batch=4), replace(experiment, net=replace(experiment.net, width=16))]
+claim(
+    "5. More seeds, another title or other methods beside it leave a run's digest alone; its batch, width or learning rate do not.",
+    all(specs.digest(e, adam) == digest for e in same)
+    and digest not in [*(specs.digest(e, adam) for e in other), specs.digest(experiment, replace(adam, lr=2e-3))],
+)
+
+# %% [markdown]
+# ### Task and batches
+#
+# A task is drawn from (stream, seed, number of the task) and nothing else, by `dyniso.streams.make_task`; the order
+# of its minibatches by `dyniso.streams.batch_order`. No draw knows the method: all methods of a seed see the same
+# tasks and batches, so that comparisons are paired.
+
+# %%
+images = data.load(experiment.stream.dataset)
+pixels = images.x[0].size
+drawn = [streams.make_task(experiment.stream, 0, k, images.y, pixels) for k in (0, 1)]
+order = streams.batch_order(experiment.stream, seed=0, task=1, steps=steps, batch=experiment.batch)
+columns = {
+    "image": drawn[0].rows,
+    "true label": images.y[drawn[0].rows],
+    "task 0": drawn[0].labels,
+    "task 1": drawn[1].labels,
+}
+table(pd.DataFrame(columns).head(5))
+
+# %% tags=["remove-input"]
+backwards = [streams.make_task(experiment.stream, 0, k, images.y, pixels) for k in (1, 0)][::-1]
+equal = all(
+    np.array_equal(a.rows, b.rows) and np.array_equal(a.labels, b.labels) for a, b in zip(drawn, backwards, strict=True)
+)
+claim("6. Task 1 drawn before task 0 is the same task 1.", equal)
+longer = streams.batch_order(experiment.stream, 0, 1, 3 * steps, experiment.batch)
+claim(
+    f"7. {steps} steps see the first {steps} batches of a longer training, {order.shape[1]} images each.",
+    np.array_equal(order, longer[:steps]),
+)
+
+# %% [markdown]
+# ### Stacked nets
+#
+# Runs that differ only in seed and isometry strength are trained as one: `dyniso.train.grouped` finds them,
+# `dyniso.train.Stack` holds their parameters with the runs on the first axis.
+
+# %%
+(group,) = train.grouped([train.Run(m, s) for m in experiment.methods for s in experiment.seeds])
+nets = [train.make_net(experiment, run.method, run.seed, pixels) for run in group]
+stack = train.Stack(nets, torch.device("cpu"))
+table(
+    [(name, str(tuple(p.shape)), name in stack.regularised()) for name, p in stack.params.items()],
+    "parameter",
+    "shape",
+    "pulled by AdamO",
+)
+
+# %% tags=["remove-input"]
+start = {(run.method.name, run.seed): stack.params["1.weight"][i] for i, run in enumerate(group)}
+paired = all(torch.equal(start["adam", s], start["adamo_0.1", s]) for s in experiment.seeds)
+claim(
+    f"8. {len(group)} runs make one stack; both methods of a seed start from the same weights, two seeds do not.",
+    paired and not torch.equal(start["adam", 0], start["adam", 1]),
+)
+
+# %% [markdown]
+# ### Rows
+#
+# `dyniso.train.train_group` trains a stack through all tasks and measures after each. What it returns is as plain as
+# can be: one row a number. Task −1 is the initialisation.
+
+# %%
+inputs, labels = streams.standardise(images), torch.from_numpy(images.y)
+results = train.train_group(experiment, group, inputs, labels)
+table(results[0].groupby("task").tail(2))
+
+# %% tags=["remove-input"]
+keys = [frame[["task", "layer", "metric"]] for frame in results]
+claim(
+    f"9. Each of the {len(results)} runs gives the same {len(results[0])} rows, each (task, layer, metric) once.",
+    all(k.equals(keys[0]) for k in keys) and not keys[0].duplicated().any(),
+)
+
+# %% [markdown]
+# Does company change a run? Train some runs in one stack, then each by itself, and compare every number of every run.
+
+# %%
+members = [train.Run(m, s) for s in range(runs) for m in experiment.methods][:runs]
+together = train.train_group(experiment, members, inputs, labels)
+alone = [train.train_group(experiment, [run], inputs, labels)[0] for run in members]
+values = [np.stack([frame["value"] for frame in frames]) for frames in (together, alone)]
+difference = np.abs(values[0] - values[1]).max()
+
+# %% tags=["remove-input"]
+claim(
+    f"10. {runs} stacked runs equal the same runs alone: the largest of {values[0].size:,} differences is {difference:.1g}.",
+    np.allclose(*values, rtol=1e-3, atol=1e-4),
+)
+
+# %% [markdown]
+# ### Files
+#
+# `dyniso.train.run` does all of the above, and stores each run as one parquet file. A file appears whole or not at
+# all, and its name ends in the digest.
+
+# %%
+scratch = tempfile.TemporaryDirectory()
+folder = Path(scratch.name)
+frame = train.run(experiment, "cpu", folder, progress=False)
+files = sorted(folder.rglob("*.*"))
+print(*(path.relative_to(folder) for path in files), sep="\n")
+
+# %% [markdown]
+# What produced a run is inside its file:
+
+# %%
+facts = store.read_metadata(files[0])
+table([(key, value if len(value) < 60 else value[:57] + "...") for key, value in facts.items()], "key", "value")
+
+# %% [markdown]
+# ### The second call
+#
+# Call it again, with a training function that refuses to train:
+
+# %%
+with mock.patch.object(train, "train_group", side_effect=AssertionError("it trained")):
+    again = train.run(experiment, "cpu", folder, progress=False)
+
+# %% tags=["remove-input"]
+claim("11. The second call trains nothing and returns the same rows.", again.equals(frame))
+
+# %% [markdown]
+# Then change one setting of one method. The other method's runs are found; only the changed ones are new.
+
+# %%
+changed = replace(experiment, methods=(replace(adam, lr=2e-3), adamo))
+before = {path: path.stat().st_mtime_ns for path in files}
+train.run(changed, "cpu", folder, progress=False)
+new = sorted(set(folder.rglob("*.*")) - set(files))
+print(*(path.relative_to(folder) for path in new), sep="\n")
+
+# %% tags=["remove-input"]
+claim(
+    f"12. Another learning rate is another digest, and {len(new)} other files; the {len(files)} old ones are untouched.",
+    len(new) == len(experiment.seeds) and all(path.stat().st_mtime_ns == t for path, t in before.items()),
+)
+with mock.patch.object(store, "code_digest", return_value="other code"):
+    reused = [path for path in files if store.is_done(path)]
+claim(
+    "13. Change the training code itself and no run made by the old code is reused.",
+    reused == [] and all(map(store.is_done, files)),
+)
+
+# %% [markdown]
+# ### Figure and CSV
+#
+# `dyniso.figures.tasks_figure` takes rows and a spec, never a net, and returns the figure with the plotted points.
+# `dyniso.book.show` writes those points to the CSV that the caption links to.
+
+# %%
+fig, points = figures.tasks_figure(frame, experiment, ["online_accuracy", "sigma_max"])
+show(
+    fig,
+    points,
+    name="fig-tiny-run",
+    caption=f"The tiny experiment: {experiment.stream.samples} images, {steps} steps a task, {experiment.net.depth} layers "
+    f"of {experiment.net.width} units, {len(experiment.seeds)} seeds; shaded: 95 % bootstrap interval. It shows the way from "
+    "spec to figure and says nothing about the methods.",
+    alt="Two panels with two points a curve: online accuracy of Adam and of AdamO stays near chance, and the largest "
+    "singular value hardly leaves one.",
+)
+
+# %% tags=["remove-input"]
+csv = pd.read_csv(Path(os.environ.get("DYNISO_FIGURES") or "figures", "fig-tiny-run.csv"))
+mean = frame[(frame["metric"] == "online_accuracy") & (frame["method"] == "adam") & (frame["task"] == 1)][
+    "value"
+].mean()
+plotted = csv[(csv["metric"] == "online_accuracy") & (csv["method"] == "adam") & (csv["task"] == 1)]["mean"].item()
+claim(
+    f"14. The CSV has the {len(csv)} plotted points; Adam's accuracy on the last task is {plotted:.3f}, the mean of its rows.",
+    np.isclose(mean, plotted),
+)
+
+# %% [markdown]
+# ### Results that stay
+#
+# Single runs are working files. What the book shows of larger tiers is one compact table an experiment and tier,
+# committed with the project: `dyniso run random_labels --tier check --compact` writes
+# `data/results/random_labels-check.parquet`. Here with the results folder redirected:
+
+# %%
+with mock.patch.object(store, "results_folder", return_value=folder / "results"):
+    store.compact(folder, experiment)
+    kept = store.read_compact(experiment)
+    try:
+        refused = store.read_compact(changed)
+    except store.UnusableError as error:
+        refused = str(error)
+refused
+
+# %% tags=["remove-input"]
+claim(f"15. The compact table keeps all {len(kept):,} numbers.", sorted(kept["value"]) == sorted(frame["value"]))
+claim("16. A table of other settings is an error, never a figure.", isinstance(refused, str) and "adam" in refused)
+
+# %% [markdown]
+# ## Where to add something
+#
+# Every name below is looked up when this page is built; one that does not exist would stop the build.
+#
+# ### A method
+#
+# An arm made of known parts is one line: a `dyniso.specs.Method` in `dyniso.specs.METHODS`. The command line, the
+# figures and the tables of this book are generated from there. An optimizer that is new takes more:
+#
+# 1. Write it in `dyniso/optim.py` as a `torch.optim.Optimizer`. Whatever touches a weight acts on its last two axes,
+#    so that a stack's first axis passes through. Test it in `tests/test_optim.py`.
+# 2. Add its name to `dyniso.specs.OPTIMIZERS` and its settings to `dyniso.specs.Method`, each checked in
+#    `dyniso.specs.Method.__post_init__`. A new field is a new setting of *every* run: all digests change, and stored
+#    tables have to be made again.
+# 3. Build it in `dyniso.train.Stack.optimizer`. What all runs of a stack must share goes into the key of
+#    `dyniso.train.grouped`, here the optimizer's name (Adam and AdamO need none: Adam is AdamO at strength 0).
+# 4. Add it to the variants of `test_stacked_group_equals_the_same_runs_alone` in `tests/test_train.py`.
+# 5. If it has a module of its own, list that in `dyniso.store.TRAINING_MODULES`, so that a change of it makes old
+#    runs stale.
+#
+# A new activation is a module in `dyniso/nets.py` that `dyniso.nets.activation` builds by name; the name also goes
+# into `dyniso.nets.ACTIVATIONS` and the check of `dyniso.specs.Method.__post_init__`, the class into
+# `dyniso.dormancy.ACTIVATION_TYPES`, where its units are measured.
+
+# %% tags=["remove-input"]
+try:
+    refused = specs.Method("new", "New", optimizer="adamw")
+except ValueError as error:
+    refused = str(error)
+claim(f"17. A spec with an unknown optimizer is refused: {refused}.", isinstance(refused, str))
+
+
+@dataclass(frozen=True)
+class Longer(specs.Method):
+    """A method with one more setting, at its default."""
+
+    weight_decay: float = 0.0
+
+
+claim(
+    "18. One more field of Method, even at its default, changes the digest.",
+    specs.digest(experiment, Longer(**asdict(adam))) != digest,
+)
+decide = {"dyniso.train"} | nx.descendants(graph, "dyniso.train") - {"dyniso", "dyniso.specs", "dyniso.store"}
+claim(
+    f"19. The {len(decide)} modules whose change makes runs stale are all that training imports, but for specs, store and the version.",
+    decide == {f"dyniso.{name}" for name in store.TRAINING_MODULES},
+)
+
+# %% [markdown]
+# ### A stream
+#
+# 1. Add its name to `dyniso.specs.STREAMS`.
+# 2. Give it a branch of its own in `dyniso.streams.make_task`: what no branch takes is drawn as permuted pixels. It
+#    returns a `dyniso.streams.Task` of indices and labels, from `dyniso.streams.generator` with a purpose of its own,
+#    so that no two draws share random numbers. Anything else that it does to an image goes into
+#    `dyniso.train.TaskData.take` as well.
+# 3. Declare an experiment on it in `dyniso.specs.REGISTRY`, with the source of every value in
+#    `dyniso.specs.Experiment.sources`.
+# 4. `tests/test_streams.py` takes its name in the lists of kinds: any order gives the same bytes, seeds and tasks
+#    differ, no global generator is touched.
+# 5. If it needs other images, `data/manifest.json` gets their address, size and hash; `dyniso.data.load` does the
+#    rest.
+
+# %% tags=["remove-input"]
+for kind in specs.STREAMS:
+    one = replace(experiment.stream, kind=kind)
+    a, b, c = (streams.make_task(one, seed, 1, images.y, pixels) for seed in (0, 0, 1))
+    claim(
+        f"{kind}: same seed, same task; another seed, other images.",
+        np.array_equal(a.rows, b.rows) and not np.array_equal(a.rows, c.rows),
+    )
+
+# %% [markdown]
+# ### An experiment, or a heavier tier of one
+#
+# 1. In `dyniso.specs.REGISTRY`, call `dyniso.specs.tiers` with the smallest spec and, for each of the heavier
+#    `dyniso.specs.TIERS`, what it changes. `tests/test_specs.py` holds tiers to differ in scale only.
+# 2. Train and store it: `dyniso run permuted_pixels --tier check --compact`. An interrupted run goes on where it
+#    stopped.
+# 3. Commit `data/results/permuted_pixels-check.parquet` with the code that made it, and look at the result: `dyniso
+#    figure permuted_pixels --tier check`.
+#
+# ### A chapter
+#
+# 1. Write `notebooks/NN_title.py`, in cells that begin with `# %%`. The cell tagged `parameters` has one `name =
+#    value  # ALLOWED: help` a line.
+# 2. State facts with `dyniso.book.claim`, show figures with `dyniso.book.show` (one a cell, with caption and text
+#    alternative), end with `dyniso.book.stamp`. A helper that a second chapter could use belongs in the library, with
+#    a test.
+# 3. Add it to `book/_toc.yml`, its sources to `book/references.bib`, its symbols to `book/glossary.md`.
+# 4. Execute it with `tools/notebooks.py`, then `make book` and look at the page, at the width of a phone as well.
+#    `make test` executes every cell again and checks every page.
+
+# %% tags=["remove-input"]
+claim(
+    "20. Every registered experiment has every tier.",
+    all(tuple(tiers) == specs.TIERS for tiers in specs.REGISTRY.values()),
+)
+call = [sys.executable, "tools/notebooks.py", "run", "notebooks/04_how_dyniso_is_built.py", "-p", "rums", "3"]
+done = subprocess.run(call, cwd=root, capture_output=True, text=True)
+claim(
+    f"21. A misspelt parameter stops before anything runs: {done.stderr.strip()}",
+    done.returncode == 2 and "runs" in done.stderr,
+)
+
+# %% [markdown]
+# Now the names themselves, of this page and of `CONTRIBUTING.md`: everything in code type that is a name of the
+# library, a file, a test, a `make` target or a `dyniso` command is looked up.
+
+# %%
+pages = [root / "notebooks" / "04_how_dyniso_is_built.py", root / "CONTRIBUTING.md"]
+text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+tests = "\n".join(path.read_text(encoding="utf-8") for path in root.glob("tests/*.py"))
+names = set(re.findall(r"`(dyniso(?:\.\w+)+)`", text))
+files = set(re.findall(r"`((?:dyniso|tests|tools|book|data|benchmarks|notebooks)/\w[\w./]*)`", text))
+made = {name for name in files if name.startswith("data/results/") or "NN_" in name}  # named as results or as patterns
+commands = [shlex.split(c) for c in re.findall(r"`dyniso ((?:list|run|figure|doctor)[^`]*)`", text)]
+unknown = [test for test in re.findall(r"`(test_\w+)`", text) if f"def {test}(" not in tests]
+unknown += [name for name in files - made if not (root / name).exists()]
+unknown += [
+    t for t in re.findall(r"`make (\w+)", text) if f"\n{t}:" not in (root / "Makefile").read_text(encoding="utf-8")
+]
+found = [pkgutil.resolve_name(name) for name in names]
+options = [cli.parse(command) for command in commands]
+
+# %% tags=["remove-input"]
+claim(
+    f"22. {len(found)} names of the library and {len(files - made)} files exist; {len(options)} commands parse.",
+    unknown == [] and all(cli.chosen(o) for o in options if o.name in ("run", "figure")),
+)
+
+# %% [markdown]
+# ## What to conclude, and what not
+#
+# The way from spec to figure has no step at which a number could enter from elsewhere, and the steps on which
+# comparisons rest hold here by execution: paired draws, stacking that changes nothing, results that never meet other
+# settings. This says that the curves are what the code computes. It does not say that the code computes what the
+# paper means; for that, read [AdamO](03_adamo) and the tests against independent implementations.
+#
+# ## Try changing
+#
+# - `-p runs 16`: a larger stack. Does the difference of claim 10 grow?
+# - `-p steps 32`: longer training amplifies rounding. By how much?
+#
+# ## Exercise
+#
+# Add an arm to the tiny experiment: AdamO at strength 0.1 that pulls at every fourth step only, and run it into the
+# same folder. How many runs are trained, and do they share a stack with the others?
+#
+# :::{admonition} Solution
+# :class: dropdown
+#
+# `isometry_every` is a setting, so the arm has a digest of its own and one new file a seed; the other runs are found.
+# It also is in the key of `dyniso.train.grouped`: the pull of a stack happens at one step for all, so the new arm
+# gets its own stack. The cell below is the solution, executed.
+# :::
+
+# %% tags=["hide-cell"]
+lazy = replace(adamo, name="adamo_0.1_every_4", label="AdamO 0.1, every 4", isometry_every=4)
+extended = replace(experiment, methods=(*experiment.methods, lazy))
+with mock.patch.object(train, "train_group", wraps=train.train_group) as trained:
+    train.run(extended, "cpu", folder, progress=False)
+trained_runs = [run for call in trained.call_args_list for run in call.args[1]]
+claim(
+    "Only the new arm is trained, once a seed.", [run.method for run in trained_runs] == [lazy] * len(experiment.seeds)
+)
+everything = [train.Run(m, s) for m in extended.methods for s in extended.seeds]
+claim(
+    "It does not share a stack with the others.",
+    [len(g) for g in train.grouped(everything)] == [len(group), len(experiment.seeds)],
+)
+
+# %% [markdown]
+# ## What is next
+#
+# Change something. `CONTRIBUTING.md` has the set-up and the rules in short; `make test` says whether all of this
+# still holds.
+
+# %% tags=["remove-input"]
+scratch.cleanup()
+stamp(
+    notebook="04_how_dyniso_is_built",
+    parameters={"runs": runs, "steps": steps},
+    specs={experiment.name: digest},
+    seeds=experiment.seeds,
+    wall_s=time.perf_counter() - started,
+)
