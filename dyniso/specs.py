@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 TIERS = ("smoke", "check", "paper")  # seconds, minutes on 2 cores, a GPU
@@ -158,21 +158,6 @@ def digest(experiment: Experiment, method: Method) -> str:
         del settings[left_out]
     settings["method"] = {k: v for k, v in asdict(method).items() if k not in ("name", "label")}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def from_dict(kind: type, values: dict[str, Any]) -> Any:
-    """Build a spec dataclass from plain values; an unknown key is an error that suggests the nearest name.
-
-    >>> from_dict(Stream, {"kind": "random_labels", "task": 3})
-    Traceback (most recent call last):
-    ...
-    ValueError: Stream has no field 'task'; allowed are 'kind', 'dataset', 'samples', 'tasks'; did you mean 'tasks'?
-    """
-    allowed = [f.name for f in fields(kind)]
-    for key in values:
-        if key not in allowed:
-            raise ValueError(f"{kind.__name__} has no field {key!r}; {nearest(key, allowed)}")
-    return kind(**values)
 
 
 ADAM = Method("adam", "Adam")

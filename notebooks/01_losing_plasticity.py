@@ -198,7 +198,9 @@ labels_spec, labels_rows = stored("random_labels")
 pixels_spec, pixels_rows = stored("permuted_pixels")
 
 # %% tags=["remove-input"]
-fig, table = figures.tasks_figure(labels_rows, labels_spec, ["online_accuracy", "dormant_0.025", "sigma_max", "sigma_min"])
+fig, table = figures.tasks_figure(
+    labels_rows, labels_spec, ["online_accuracy", "dormant_0.025", "sigma_max", "sigma_min"]
+)
 show(
     fig,
     table,
@@ -208,7 +210,7 @@ show(
 )
 
 # %% tags=["remove-input"]
-CLAIMS-LABELS
+CLAIMS - LABELS
 
 # %% [markdown]
 # ## When the old tasks could help
@@ -218,7 +220,9 @@ CLAIMS-LABELS
 # pass over the data, and a small batch.
 
 # %% tags=["remove-input"]
-fig, table = figures.tasks_figure(pixels_rows, pixels_spec, ["online_accuracy", "dormant_0.025", "sigma_max", "sigma_min"])
+fig, table = figures.tasks_figure(
+    pixels_rows, pixels_spec, ["online_accuracy", "dormant_0.025", "sigma_max", "sigma_min"]
+)
 show(
     fig,
     table,
@@ -228,13 +232,15 @@ show(
 )
 
 # %% tags=["remove-input"]
-CLAIMS-PIXELS
+CLAIMS - PIXELS
 
 # %% tags=["remove-input"]
 for name in ("random_labels", "permuted_pixels"):
     paper = specs.get(name, "paper")
     if not store.compact_path(paper).exists():
-        print(f"{name} at tier paper (width {paper.net.width}, {len(paper.seeds)} seeds): not run; `dyniso run {name} --tier paper`")
+        print(
+            f"{name} at tier paper (width {paper.net.width}, {len(paper.seeds)} seeds): not run; `dyniso run {name} --tier paper`"
+        )
 
 # %% [markdown]
 # CONCLUDE

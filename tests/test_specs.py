@@ -16,7 +16,6 @@ from dyniso.specs import (
     Net,
     Stream,
     digest,
-    from_dict,
     get,
     only_methods,
     with_seeds,
@@ -30,9 +29,6 @@ every_case = pytest.mark.parametrize(("name", "tier"), CASES)
 @pytest.mark.parametrize(
     ("make", "parts"),
     [
-        (lambda: from_dict(Stream, {"task": 3}), ["Stream", "'task'", "did you mean 'tasks'"]),
-        (lambda: from_dict(Net, {"widht": 3}), ["Net", "'widht'", "did you mean 'width'"]),
-        (lambda: from_dict(Method, {"name": "a", "label": "a", "strength": 1}), ["'strength'", "isometry_strength"]),
         (lambda: Stream(kind="random_label"), ["stream.kind='random_label'", "did you mean 'random_labels'"]),
         (lambda: Stream(samples=0), ["stream.samples=0"]),
         (lambda: Stream(tasks=2.0), ["stream.tasks=2.0", "whole number"]),
@@ -75,10 +71,6 @@ def test_wrong_value_is_an_error_that_names_it_and_the_nearest_allowed_one(make,
 def test_isometry_setting_with_plain_adam_is_refused(setting):
     with pytest.raises(ValueError, match="no effect with optimizer='adam'; use 'adamo'"):
         Method("x", "x", optimizer="adam", **setting)
-
-
-def test_from_dict_builds_what_the_constructor_builds():
-    assert from_dict(Net, {"width": 32, "bias": False}) == Net(32, bias=False)
 
 
 @every_case

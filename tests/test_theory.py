@@ -62,17 +62,17 @@ def test_with_plain_gradient_descent_coupled_and_decoupled_are_one():
 
 
 def test_strength_law_predicts_the_stationary_moment():
-    n, rate = 32, 1 / 100  # rate = 8 lr strength, the relaxation a step
-    q = torch.tensor([0.02, 0.1, 0.5])
+    n, rate, runs = 16, 1 / 50, 64  # rate = 8 lr strength, the relaxation a step; the mean over runs has 2 % error
+    q = torch.tensor([0.02, 0.1, 0.5]).repeat_interleave(runs)
     lr = (rate * q / n).sqrt()[:, None, None]
     g = torch.Generator().manual_seed(0)
-    W, moments = polar_factor(torch.randn(3, n, n, generator=g)), []
-    for k in range(2500):
-        W = W - lr * torch.randn(3, n, n, generator=g) - isometry_step([W], torch.full((3,), rate / 8), 1)[0]
-        if k > 500 and k % 20 == 0:
+    W, moments = polar_factor(torch.randn(3 * runs, n, n, generator=g)), []
+    for k in range(1000):
+        W = W - lr * torch.randn(3 * runs, n, n, generator=g) - isometry_step([W], rate / 8, batch_dims=1)[0]
+        if k > 300 and k % 20 == 0:
             s = singular_values(W)
-            moments.append((s**4 - s**2).mean(1))
-    torch.testing.assert_close(torch.stack(moments).mean(0), q, rtol=0.12, atol=0)
+            moments.append((s**4 - s**2).mean(1).view(3, runs).mean(1))
+    torch.testing.assert_close(torch.stack(moments).mean(0), q[::runs], rtol=0.1, atol=0)
 
 
 def test_trajectory_equals_a_numpy_transcription_of_equations_19_and_20():
