@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,28 +110,29 @@ def display(data: Mapping[str, str], metadata: Mapping[str, Any]) -> None:
         ipython.display(dict(data), metadata=dict(metadata), raw=True)
 
 
-def stamp(
-    *,
-    notebook: str,
-    parameters: Mapping[str, object] | None = None,
-    specs: Mapping[str, str] | None = None,
-    seeds: Iterable[int] = (),
-    hardware: str | None = None,
-    wall_s: float | None = None,
-) -> None:
-    """Show what produced this page, as a table. See `stamp_table` for the arguments."""
+def show_markdown(text: str) -> None:
+    """Show Markdown that a cell has made: in the book it may carry mathematics, tables and citations."""
+    display({"text/markdown": text, "text/plain": text}, {})
+
+
+def show_table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Show rows that share their keys as a table in the page's own style; numbers come formatted, as text.
+
+    >>> show_table([{"method": "Adam", "strength": "none"}])
+    | method | strength |
+    |:--|:--|
+    | Adam | none |
+    """
+    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    head, *body = ("| " + " | ".join(line) + " |" for line in lines)
+    show_markdown("\n".join([head, "|" + ":--|" * len(lines[0]), *body]))
+
+
+def stamp(**facts: Any) -> None:
+    """Show what produced this page, as a table. The arguments are those of `stamp_table` after the first."""
     from .store import provenance
 
-    table = stamp_table(
-        provenance(),
-        notebook=notebook,
-        parameters=parameters,
-        specs=specs,
-        seeds=seeds,
-        hardware=hardware,
-        wall_s=wall_s,
-    )
-    display({"text/markdown": table, "text/plain": table}, {})
+    show_markdown(stamp_table(provenance(), **facts))
 
 
 def stamp_table(

@@ -181,7 +181,8 @@ def command_doctor(_: argparse.Namespace) -> int:
         for tier, e in by_tier.items():
             path = store.compact_path(e)
             print(f"results {name} {tier}: {'stored' if path.exists() else 'none'}")
-            missing += [] if path.exists() else [f"dyniso run {name} --tier {tier}"]
+            fits = tier == "check" or (tier == "paper" and torch.cuda.is_available())
+            missing += [f"dyniso run {name} --tier {tier} --compact"] if fits and not path.exists() else []
     essential = {e.stream.dataset for by_tier in specs.REGISTRY.values() for e in [by_tier["smoke"]]}
     if essential - have:
         print(f"missing: the embedded data {sorted(essential - have)}; reinstall dyniso or set DYNISO_DATA")

@@ -59,8 +59,8 @@ def empirical_ntk(
         ValueError: unknown method, chunk < 1, no samples, no trainable parameter, active dropout; and for "layerwise"
             a module with trainable parameters that it cannot factor, or that are shared or used other than by
             one call, or samples that interact (the message names the module and suggests method="jacobian").
-    Source: Jacot et al. 2018 (arXiv 1806.07572); the sum over layers is eq. 3 of this project's notes on
-        arXiv 2606.09762.
+    Source: Jacot et al. 2018 (arXiv 1806.07572); the sum over layers is derived in the book's chapter on isometry and
+        the eNTK.
     >>> model, x = nn.Linear(3, 2, bias=False), torch.eye(3)[:2]
     >>> empirical_ntk(model, x)
     tensor([[1., 0., 0., 0.],
@@ -194,7 +194,7 @@ def backward_maps(model: nn.Module, x: Tensor, chunk: int | None = None) -> dict
         Layers that the forward pass does not call are left out.
     Raises:
         ValueError: a layer that is called more than once, interacting samples, active dropout, chunk < 1, no samples.
-    Source: eq. 3 of this project's notes on arXiv 2606.09762 (B_l = W_L D_{L-1} ... W_{l+1} D_l).
+    Source: derived in the book's chapter on isometry and the eNTK (B_l = W_L D_{L-1} ... W_{l+1} D_l).
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     >>> maps = backward_maps(model, torch.zeros(1, 2))
     >>> torch.equal(maps["0"][0], model[1].weight), torch.equal(maps["1"][0], torch.eye(2))
@@ -220,7 +220,7 @@ def feature_grams(model: nn.Module, x: Tensor, chunk: int | None = None) -> dict
         bias is; layers with neither are left out. Theta >= K_L (x) I_C for the last layer.
     Raises:
         ValueError: a Linear layer that is called more than once or on other than (n, features), chunk < 1, no samples.
-    Source: eq. 4 of this project's notes on arXiv 2606.09762.
+    Source: derived in the book's chapter on isometry and the eNTK.
     >>> feature_grams(nn.Linear(2, 3), torch.eye(2))[""]
     tensor([[2., 1.],
             [1., 2.]])
@@ -466,7 +466,8 @@ def plasticity(theta: Tensor, steps: int | Tensor, step_size: float | Tensor | N
         Shape (..., *steps.shape), float64, unitless, at most 1; 0 for a zero kernel.
     Raises:
         ValueError: as `ntk_summary`; steps < 1 or not integer; step_size not positive.
-    Source: eq. 1 and 2 of this project's notes, a reconstruction of the definition in arXiv 2606.09762, section 2.
+    Source: derived in the book's chapter on isometry and the eNTK; a reconstruction of the definition in
+        arXiv 2606.09762, section 2.
     >>> plasticity(torch.diag(torch.tensor([1.0, 2.0])), torch.tensor([1, 2]))
     tensor([0.8750, 0.9688], dtype=torch.float64)
     """
@@ -493,7 +494,7 @@ def without_constant_output(theta: Tensor, outputs: int) -> Tensor:
         Shape (..., n (C - 1), n (C - 1)), in an orthonormal basis of the complement of the constant.
     Raises:
         ValueError: as `ntk_summary`; outputs < 2 or not a divisor of the size.
-    Source: this project's notes on arXiv 2606.09762, section 1.2 (b).
+    Source: derived in the book's chapter on isometry and the eNTK.
     >>> without_constant_output(torch.tensor([[2.0, 1.0], [1.0, 2.0]]), 2)
     tensor([[1.]])
     """

@@ -45,14 +45,14 @@ LABELS = {
     "online_accuracy": "online accuracy",
     "end_accuracy": "accuracy at the end of the task",
     "online_loss": "online loss (nats)",
-    "dormant_0.025": "dormant units (tau = 0.025)",
-    "dormant_0.1": "dormant units (tau = 0.1)",
+    "dormant_0.025": r"dormant units ($\tau=0.025$)",
+    "dormant_0.1": r"dormant units ($\tau=0.1$)",
     "dead": "dead units",
     "reactivated": "units reactivated since last task",
     "sigma_max": "largest singular value",
     "sigma_min": "smallest singular value",
     "sigma_mean": "mean singular value",
-    "isometry_defect": "mean (sigma^2 - 1)^2",
+    "isometry_defect": r"mean $(\sigma^2-1)^2$",
     "condition_number": "condition number of weights",
     "effective_rank": "effective rank of weights",
 }
@@ -116,6 +116,7 @@ def draw_metric(ax: Axes, points: pd.DataFrame, experiment: Experiment) -> None:
         ax.fill_between(p["task"] + 1, p["low"], p["high"], color=colours[i], alpha=0.2, linewidth=0)
     ax.set_xlabel("task" if points["task"].min() >= 0 else "tasks trained (0: initialisation)")
     ax.set_ylabel(LABELS.get(metric, metric))
+    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     if metric in FRACTIONS:
         ax.set_ylim(0, max(0.05, min(1.03, 1.15 * points["high"].max())))
         ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))

@@ -19,6 +19,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.optim.adam import Adam, adam
 
 from .isometry import as_matrix, gram_deviation_grad, smaller_gram
+from .specs import nearest
 
 OPTIONS = ("isometry_strength", "isometry_lr", "isometry_every", "coupled", "batch_dims")
 ADAM_OPTIONS = (
@@ -33,6 +34,15 @@ ADAM_OPTIONS = (
     "fused",
     "decoupled_weight_decay",
 )
+GROUP_OPTIONS = (*OPTIONS, *ADAM_OPTIONS, "betas")
+
+
+class IsometryDivergenceError(RuntimeError):
+    """The explicit isometry step would diverge. `runs`: positions of the runs concerned, flat over the batch axes."""
+
+    def __init__(self, message: str, runs: list[int]):
+        super().__init__(message)
+        self.runs = runs
 
 
 class Bucket:
@@ -50,43 +60,56 @@ class Bucket:
         self.gram = smaller_gram(self.W)
         if isinstance(scale, Tensor):
             scale = scale.to(self.W)
-            scale = scale.expand(self.W.shape[0]) if scale.ndim == 0 else scale.flatten().repeat(len(weights))
+            scale = scale.flatten().repeat(len(weights)) if scale.ndim else scale.expand(len(self.W))
         self.scale = scale
 
     def displacements(self) -> list[Tensor]:
         """scale * grad R for each weight, in the weight's own shape and dtype."""
         step = gram_deviation_grad(self.W, self.gram)
-        step.mul_(self.scale[:, None, None] if isinstance(self.scale, Tensor) else self.scale)
-        return [
-            s.reshape(w.shape).to(w.dtype) for s, w in zip(step.chunk(len(self.weights)), self.weights, strict=True)
-        ]
-
-    def limit(self) -> float | Tensor:
-        """Largest sigma^2 from which the explicit step does not grow: 1 + 1/(2 scale), shape () or (b,)."""
         if isinstance(self.scale, Tensor):
-            return 1 + 0.5 / self.scale
-        return 1 + 0.5 / self.scale if self.scale else float("inf")
+            step.mul_(self.scale[:, None, None]).masked_fill_((self.scale == 0)[:, None, None], 0)  # not 0 * inf
+        else:
+            step.mul_(self.scale)
+        parts = step.chunk(len(self.weights))
+        return [part.reshape(w.shape).to(w.dtype) for part, w in zip(parts, self.weights, strict=True)]
 
-    def excess(self) -> Tensor:
-        """An upper bound of max sigma^2/limit over the bucket, from the row sums of the Gram; shape ()."""
-        return (self.gram.abs().sum(-1).amax(-1) / self.limit()).amax()
+    def limit(self) -> Tensor:
+        """Largest sigma^2 that the step does not throw further out: 1 + 1/(2 scale), 0 from 1/4 on. Shape (b,)."""
+        scale = torch.as_tensor(self.scale, dtype=self.gram.dtype, device=self.gram.device).expand(len(self.W))
+        return torch.where(scale < 0.25, 1 + 0.5 / scale, 0.0)
+
+    def finite(self) -> Tensor:
+        """Which weights hold only finite numbers, shape (b,): NaN from the task itself is not this step's doing."""
+        return torch.isfinite(self.W).flatten(1).all(1)
+
+    def suspicious(self) -> Tensor:
+        """Whether an upper bound of some sigma_max^2 passes its limit, shape (): row sums or norm of the Gram."""
+        bound = torch.minimum(self.gram.abs().sum(-1).amax(-1), torch.linalg.matrix_norm(self.gram))
+        return (self.finite() & ~(bound <= self.limit())).any()
 
     def raise_if_divergent(self) -> None:
-        """Raise RuntimeError with numbers if a largest singular value is really beyond the limit. Synchronises."""
-        finite = torch.isfinite(self.gram).all(-1).all(-1)
-        if not finite.any():
-            return  # NaN from the task itself is not this step's doing
-        limit = torch.as_tensor(self.limit(), dtype=self.gram.dtype, device=self.gram.device).expand(len(self.gram))
-        top = torch.linalg.eigvalsh(self.gram[finite])[:, -1]
-        worst = int((top / limit[finite]).argmax())
-        sigma2, allowed = float(top[worst]), float(limit[finite][worst])
-        if sigma2 > allowed:
-            raise RuntimeError(
-                f"the isometry step would diverge: a weight of shape {tuple(self.weights[0].shape)} has "
-                f"sigma_max^2 = {sigma2:.4g}, above the limit 1 + 1/(2c) = {allowed:.4g} at "
-                f"c = isometry_lr * isometry_strength * isometry_every = {0.5 / (allowed - 1):.4g}. No parameter was "
-                "changed by this step; lower one of the three factors, or start from smaller weights"
-            )
+        """Raise IsometryDivergenceError, with numbers, if a sigma_max^2 really passes its limit. Synchronises."""
+        whole = torch.isfinite(self.gram).flatten(1).all(1)  # the Gram of finite weights may overflow
+        top = torch.linalg.eigvalsh(torch.where(whole[:, None, None], self.gram, 0.0))[:, -1]
+        top, limit = torch.where(whole, top, torch.inf), self.limit()
+        over = self.finite() & (top > limit)
+        if not over.any():
+            return
+        indices = over.nonzero().flatten().tolist()
+        worst = max(indices, key=lambda i: float(top[i] / limit[i]))
+        per_weight = len(self.W) // len(self.weights)
+        c = float(torch.as_tensor(self.scale).expand(len(self.W))[worst])
+        where = f"a weight of shape {tuple(self.weights[worst // per_weight].shape)}"
+        where += f", run {worst % per_weight}," if per_weight > 1 else ""
+        reason = "c must be below 1/4, or no singular value settles at 1"
+        if c < 0.25:
+            reason = f"the limit is sigma_max^2 = 1 + 1/(2c) = {float(limit[worst]):.4g}"
+        raise IsometryDivergenceError(
+            f"the isometry step would diverge: {where} has sigma_max^2 = {float(top[worst]):.4g} at "
+            f"c = isometry_lr * isometry_strength * isometry_every = {c:.4g}; {reason}. No parameter was changed by "
+            "this step; lower one of the three factors, or start from smaller weights",
+            sorted({i % per_weight for i in indices}),
+        )
 
 
 def buckets(weights: Iterable[Tensor], scale: float | Tensor, batch_dims: int = 0) -> list[Bucket]:
@@ -128,7 +151,7 @@ class AdamO(Adam):
         params: parameters or groups. Given bare `model.parameters()`, every matrix and every kernel is regularised,
             the output head too; `isometry_groups` leaves out head, embeddings and norms. Vectors get plain Adam.
         lr, betas, eps, weight_decay, amsgrad, foreach, maximize, capturable, fused, decoupled_weight_decay:
-            as `torch.optim.Adam`, whose implementation does the Adam part.
+            as `torch.optim.Adam`, whose implementation does the Adam part (its `differentiable` is not offered).
         isometry_strength: lambda of eq. 20, at least 0; a number, or a tensor of the batch shape. 0 is bitwise
             Adam. The printed value is 1e-3; useful values grow with lr * width (see the book's chapter on AdamO).
         isometry_lr: step size of the isometry term; None follows lr and its schedule.
@@ -138,17 +161,15 @@ class AdamO(Adam):
     Raises:
         ValueError: an option out of range, or c = isometry_lr * strength * every at or above 1/4, where sigma = 1 is
             no longer a stable point of the step.
-        RuntimeError: from `step`, before that step changes anything: sigma_max^2 > 1 + 1/(2c), where the explicit step
-            diverges. On CUDA the check reads the previous application's numbers, so that nothing waits for the device;
-            inside a graph capture it is off (call `check_stability` yourself).
+        IsometryDivergenceError: from `step`, before that step changes anything: sigma_max^2 > 1 + 1/(2c), where the
+            explicit step diverges, or c >= 1/4 by a schedule. Looking costs one host synchronisation for each
+            application; inside a graph capture it is off (call `check_stability` yourself).
     Source: arXiv 2606.09762, eqs. 16, 19, 20 (gradient factor 4; the authors' RL code uses 2).
 
     >>> layer = nn.Linear(4, 4)
     >>> optimizer = AdamO(layer.parameters(), lr=1e-3, isometry_strength=1e-2)
     >>> layer(torch.ones(1, 4)).sum().backward(); optimizer.step()
     """
-
-    _watch: tuple[Tensor, torch.cuda.Event] | None = None  # the last application's excess, on its way to the host
 
     def __init__(
         self,
@@ -190,22 +211,33 @@ class AdamO(Adam):
             self._complete(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As `torch.optim.Optimizer.add_param_group`; isometry options of the group are checked before it is added."""
-        if OPTIONS[0] in self.defaults:
-            self._complete(param_group)
+        """As `torch.optim.Optimizer.add_param_group`; a group with a bad isometry option is not added."""
         super().add_param_group(param_group)
+        if OPTIONS[0] in self.defaults:
+            try:
+                self._complete(self.param_groups[-1])
+            except ValueError:
+                self.param_groups.pop()
+                raise
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._watch = None
-        for group in self.param_groups if OPTIONS[0] in self.defaults else ():
-            self._complete(group)  # a plain Adam state dict takes this optimizer's isometry options
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As `torch.optim.Optimizer.load_state_dict`; what a plain Adam's state lacks keeps its present value."""
+        groups = state_dict["param_groups"]
+        if len(groups) == len(self.param_groups):
+            own = [{name: group[name] for name in (*OPTIONS, "isometry_calls")} for group in self.param_groups]
+            groups = [{**mine, **saved} for mine, saved in zip(own, groups, strict=True)]
+            for mine, saved in zip(self.param_groups, groups, strict=True):
+                check_options({**saved, "params": mine["params"]})
+        super().load_state_dict({**state_dict, "param_groups": groups})
 
     def _complete(self, group: dict[str, Any]) -> None:
+        """Fill in a group's isometry options and check them."""
         for name in OPTIONS:
             group.setdefault(name, self.defaults[name])
         group.setdefault("isometry_calls", 0)
-        check_options(group, self.defaults["lr"])
+        check_options(group)
+        if isinstance(group["isometry_strength"], Tensor) and group["params"]:
+            group["isometry_strength"] = group["isometry_strength"].to(group["params"][0].device)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -216,39 +248,49 @@ class AdamO(Adam):
         Returns:
             The closure's value, or None.
         Raises:
-            RuntimeError: the isometry step would diverge (see the class); no parameter is changed then.
+            IsometryDivergenceError: the isometry step would diverge (see the class); no parameter is changed then.
         """
-        health = "_accelerator_graph_capture_health_check"  # its name since torch 2.12
+        health = "_accelerator_graph_capture_health_check"  # earlier torch has the name in the second line only
         getattr(self, health if hasattr(self, health) else "_cuda_graph_capture_health_check")()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        due = [self._due(group) for group in self.param_groups]
-        self._check([b for bs, group in zip(due, self.param_groups, strict=True) if not group["coupled"] for b in bs])
-        for group, bs in zip(self.param_groups, due, strict=True):
-            group["isometry_calls"] += 1
-            steps = {id(w): step for b in bs for w, step in zip(b.weights, b.displacements(), strict=True)}
-            self._adam(group, steps if group["coupled"] else {})
-            if steps and not group["coupled"]:
-                pulled = [p for p in group["params"] if id(p) in steps]
-                torch._foreach_sub_(pulled, [steps[id(p)] for p in pulled])
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):  # Grams in full precision
+            due = [self._due(group) for group in self.param_groups]
+            pairs = list(zip(self.param_groups, due, strict=True))
+            self._check([bucket for group, found in pairs if not group["coupled"] for bucket in found])
+            for group, found in pairs:
+                group["isometry_calls"] += any(p.grad is not None for p in group["params"])
+                steps = {id(w): d for b in found for w, d in zip(b.weights, b.displacements(), strict=True)}
+                self._adam(group, steps if group["coupled"] else {})
+                if steps and not group["coupled"]:
+                    pulled = [p for p in group["params"] if id(p) in steps]
+                    torch._foreach_sub_(pulled, [steps[id(p)] for p in pulled])
         return loss
 
     def _due(self, group: dict[str, Any]) -> list[Bucket]:
-        """The buckets to apply in this call; none where the strength is 0 or the turn has not come."""
-        strength, every = group["isometry_strength"], group["isometry_every"]
-        if every > 1 and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        """The buckets to apply in this call; none where the turn has not come."""
+        if group["isometry_every"] > 1 and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             raise RuntimeError(
-                f"isometry_every={every} cannot be captured in a CUDA graph: it would repeat one call's choice"
+                f"isometry_every={group['isometry_every']} cannot be captured in a CUDA graph: a replay would repeat "
+                "one call's choice; use 1, or keep the step out of the graph"
             )
-        off = not isinstance(strength, Tensor) and strength == 0
-        if off or (group["isometry_calls"] + 1) % every:
+        if (group["isometry_calls"] + 1) % group["isometry_every"]:
             return []
-        lr = group["lr"] if group["isometry_lr"] is None else group["isometry_lr"]
-        scale = strength * every if group["coupled"] else strength * every * lr
-        matrices = [p for p in group["params"] if p.grad is not None and p.ndim >= group["batch_dims"] + 2]
-        return buckets(matrices, scale, group["batch_dims"])
+        return self._buckets(group, [p for p in group["params"] if p.grad is not None])
+
+    def _buckets(self, group: dict[str, Any], params: Sequence[Tensor]) -> list[Bucket]:
+        """The regularised ones of `params` with the full scale of one application; none where the strength is 0."""
+        strength, batch_dims = group["isometry_strength"], group["batch_dims"]
+        if not isinstance(strength, Tensor) and strength == 0:
+            return []
+        scale = strength * group["isometry_every"]
+        if not group["coupled"]:
+            lr = group["lr"] if group["isometry_lr"] is None else group["isometry_lr"]
+            scale = scale * (lr.reshape(()) if isinstance(lr, Tensor) else lr)
+        real = [p for p in params if p.ndim >= batch_dims + 2 and p.is_floating_point() and p.numel()]
+        return buckets(real, scale, batch_dims)
 
     def _adam(self, group: dict[str, Any], added: dict[int, Tensor]) -> None:
         """torch's own Adam update of one group, with `added[id(p)]` on top of p.grad."""
@@ -259,9 +301,7 @@ class AdamO(Adam):
         max_exp_avg_sqs: list[Tensor] = []
         steps: list[Tensor] = []
         complex_ = self._init_group(group, params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps)
-        sign = (
-            -1 if group["maximize"] else 1
-        )  # maximize flips the whole gradient; the penalty is minimised all the same
+        sign = -1 if group["maximize"] else 1  # maximize flips the whole gradient; the penalty is always minimised
         grads = [g + sign * added[id(p)] if id(p) in added else g for p, g in zip(params, grads, strict=True)]
         adam(
             params,
@@ -277,55 +317,51 @@ class AdamO(Adam):
         )
 
     def _check(self, due: list[Bucket]) -> None:
-        if not due or (due[0].W.is_cuda and torch.cuda.is_current_stream_capturing()):
+        """Look at upper bounds (one host synchronisation), and closely only where one of them passes its limit."""
+        if not due or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
             return
-        by_device = defaultdict(list)
-        for b in due:
-            by_device[b.W.device].append(b.excess())
-        worst = torch.stack([torch.stack(x).amax().to(due[0].W.device) for x in by_device.values()]).amax()
-        if not worst.is_cuda or self._watch is None:
-            suspicious = bool(worst > 1)
-        else:
-            value, ready = self._watch
-            ready.synchronize()
-            suspicious = bool(value > 1)
-        if suspicious:
-            for b in due:
-                b.raise_if_divergent()
-        if worst.is_cuda:
-            ready = torch.cuda.Event()
-            value = torch.empty((), dtype=worst.dtype, pin_memory=True).copy_(worst, non_blocking=True)
-            ready.record()
-            self._watch = (value, ready)
+        flags = [bucket.suspicious().to(due[0].W.device) for bucket in due]
+        if torch.stack(flags).any():
+            for bucket in due:
+                bucket.raise_if_divergent()
 
     @torch.no_grad()
     def check_stability(self) -> None:
-        """Raise RuntimeError now if the next due isometry step would diverge; synchronises with the device."""
+        """Raise IsometryDivergenceError now if the next isometry step would diverge, gradients or not; synchronises."""
         for group in self.param_groups:
             if not group["coupled"]:
-                for bucket in self._due({**group, "isometry_calls": group["isometry_every"] - 1}):
+                for bucket in self._buckets(group, group["params"]):
                     bucket.raise_if_divergent()
 
 
-def check_options(group: dict[str, Any], default_lr: float | Tensor) -> None:
+def check_options(group: dict[str, Any]) -> None:
     """Raise ValueError for a group whose isometry options are out of range; names value and what is allowed."""
     strength, every, batch_dims = group["isometry_strength"], group["isometry_every"], group["batch_dims"]
+    for key in group:
+        if key.startswith("iso") and key not in (*OPTIONS, "isometry_calls"):
+            raise ValueError(f"unknown option {key!r} of a parameter group; {nearest(key, OPTIONS)}")
     if not (torch.as_tensor(strength) >= 0).all():
         raise ValueError(f"isometry_strength={strength}; it must be at least 0")
     if not isinstance(every, int) or every < 1:
         raise ValueError(f"isometry_every={every!r}; it must be a whole number, at least 1")
     if not isinstance(batch_dims, int) or batch_dims < 0:
         raise ValueError(f"batch_dims={batch_dims!r}; it must be a whole number, at least 0")
-    if isinstance(strength, Tensor) and strength.ndim not in (0, batch_dims):
-        raise ValueError(f"isometry_strength of shape {tuple(strength.shape)} does not fit batch_dims={batch_dims}")
+    if isinstance(strength, Tensor) and strength.ndim:
+        wrong = [p for p in group["params"] if p.ndim >= batch_dims + 2 and p.shape[:batch_dims] != strength.shape]
+        if wrong or strength.ndim != batch_dims:
+            found = f" and weights of shape {tuple(wrong[0].shape)}" if wrong else ""
+            raise ValueError(
+                f"isometry_strength of shape {tuple(strength.shape)} does not fit batch_dims={batch_dims}{found}"
+            )
     own_lr = group["isometry_lr"]
     if own_lr is not None and group["coupled"]:
         raise ValueError(f"isometry_lr={own_lr} has no meaning with coupled=True: the penalty goes through Adam's step")
+    if isinstance(own_lr, Tensor) and own_lr.numel() != 1:
+        raise ValueError(f"isometry_lr of shape {tuple(own_lr.shape)}; it must be one number")
     if own_lr is not None and not own_lr >= 0:
         raise ValueError(f"isometry_lr={own_lr}; it must be at least 0")
-    lr = group.get("lr", default_lr) if own_lr is None else own_lr
     if not group["coupled"]:
-        c = float(torch.as_tensor(strength).max()) * every * float(lr)
+        c = float(torch.as_tensor(strength).max()) * every * float(group["lr"] if own_lr is None else own_lr)
         if c >= 0.25:
             raise ValueError(
                 f"isometry_lr * isometry_strength * isometry_every = {c:.4g}; it must be below 1/4, "
@@ -336,8 +372,10 @@ def check_options(group: dict[str, Any], default_lr: float | Tensor) -> None:
 def isometry_groups(model: nn.Module, head: str | Sequence[str] = "exclude", **options: Any) -> list[dict[str, Any]]:
     """Split a model's parameters for AdamO: matrices and kernels with the penalty, all else plain Adam.
 
-    Biases, norm layers, embeddings and parametrised weights (orthogonal by construction) are plain Adam; so is the
-    head, which the paper leaves unrestricted in Lipschitz nets and the authors' code leaves out everywhere.
+    Regularised are the weights of Linear layers and ordinary convolutions. All else is plain Adam: biases, norms,
+    embeddings, bare parameters such as position codes, parametrised weights (orthogonal by construction), grouped and
+    transposed convolutions (their reshaped kernel is not the map's matrix), and the head, which the paper leaves
+    unrestricted in Lipschitz nets and the authors' code leaves out everywhere.
 
     Args:
         model: any module.
@@ -347,7 +385,7 @@ def isometry_groups(model: nn.Module, head: str | Sequence[str] = "exclude", **o
     Returns:
         Two groups: regularised, and plain (isometry_strength 0).
     Raises:
-        ValueError: an unknown head name, or no matrix to regularise.
+        ValueError: an unknown head name or option, or no matrix to regularise.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> [sum(p.numel() for p in g["params"]) for g in isometry_groups(net)]
@@ -364,20 +402,19 @@ def isometry_groups(model: nn.Module, head: str | Sequence[str] = "exclude", **o
         raise ValueError(
             f"head={sorted(unknown)} is not a module of this model; allowed are 'exclude', 'include', {layers}"
         )
-    plain_kinds = (
-        nn.Embedding,
-        nn.EmbeddingBag,
-        nn.LayerNorm,
-        nn.GroupNorm,
-        nn.RMSNorm,
-        nn.modules.batchnorm._BatchNorm,
-    )
-    plain_modules = [m for n, m in modules.items() if n in heads or isinstance(m, plain_kinds) or is_parametrized(m)]
-    plain_ids = {id(p) for m in plain_modules for p in m.parameters()}
-    parameters = list(model.parameters())
-    pulled = [p for p in parameters if p.ndim >= 2 and id(p) not in plain_ids]
+    pulled_ids = {id(m.weight) for n, m in modules.items() if n not in heads and is_regularised(m)}
+    pulled = [p for p in model.parameters() if id(p) in pulled_ids]
     if not pulled:
-        raise ValueError("the model has no matrix or kernel outside head, embeddings and norms; nothing to regularise")
-    pulled_ids = {id(p) for p in pulled}
-    rest = [p for p in parameters if id(p) not in pulled_ids]
+        raise ValueError("the model has no Linear or convolution weight outside its head; nothing to regularise")
+    for name in options:
+        if name not in GROUP_OPTIONS:
+            raise ValueError(f"unknown option {name!r}; {nearest(name, GROUP_OPTIONS)}")
+    rest = [p for p in model.parameters() if id(p) not in pulled_ids]
     return [{"params": pulled, **options}, {"params": rest, "isometry_strength": 0.0}]
+
+
+def is_regularised(module: nn.Module) -> bool:
+    """Whether a module's weight, reshaped to (out, in*k*...), is the matrix that acts on its (patches of) inputs."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return not module.transposed and module.groups == 1 and not is_parametrized(module)
+    return isinstance(module, nn.Linear) and not is_parametrized(module)

@@ -98,6 +98,9 @@ class Method:
         require(f"{self.name}.coupled", self.coupled, (True, False))
         if self.optimizer == "adam" and (self.isometry_strength or self.coupled or self.isometry_every != 1):
             raise ValueError(f"{self.name}: an isometry setting has no effect with optimizer='adam'; use 'adamo'")
+        c = self.lr * self.isometry_strength * self.isometry_every
+        if not self.coupled and c >= 0.25:
+            raise ValueError(f"{self.name}: lr * isometry_strength * isometry_every = {c:.4g}; it must be below 1/4")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import platform
 import re
 import subprocess
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -26,7 +26,7 @@ from .specs import Experiment, Method, digest
 
 PACKAGE = Path(__file__).parent
 COLUMNS = ["experiment", "tier", "method", "seed", "task", "layer", "metric", "value"]
-RUN_COLUMNS = ["digest", "commit", "torch", "hardware", "wall_s"]  # what a compact table keeps of each run's provenance
+RUN_COLUMNS = ["digest", "commit", "torch", "hardware", "wall_s", "stacked_runs"]  # provenance kept by compact tables
 TRAINING_MODULES = ("data", "isometry", "nets", "optim", "dormancy", "streams", "train")
 
 
@@ -64,7 +64,9 @@ def git(*arguments: str) -> str:
 @functools.cache
 def commit() -> str:
     """Short commit of the source, with '+' where the library differs from it; 'unknown' outside git."""
-    head = os.environ.get("DYNISO_COMMIT") or git("rev-parse", "--short=10", "HEAD")
+    head = os.environ.get("DYNISO_COMMIT") or (
+        git("ls-files", "__init__.py") and git("rev-parse", "--short=10", "HEAD")
+    )
     return (head + ("+" if git("status", "--porcelain", "--", ".") else "")) if head else "unknown"
 
 
@@ -94,8 +96,16 @@ def provenance(hardware: str | None = None) -> dict[str, str]:
 
 
 def run_path(folder: Path, experiment: Experiment, method: Method, seed: int) -> Path:
-    """One run's file; its name holds the settings' digest, so changed settings never meet old results."""
-    return folder / experiment.name / experiment.tier / f"{method.name}-{seed}-{digest(experiment, method)}.parquet"
+    """One run's file; digests of settings and code in its name keep it apart from what others made."""
+    name = f"{method.name}-{seed}-{digest(experiment, method)}-{code_digest()[:8]}.parquet"
+    return folder / experiment.name / experiment.tier / name
+
+
+def require_writable(folder: Path) -> None:
+    """Raise OSError now, not after hours of training, if results cannot be written to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise OSError(f"cannot write to {folder}; set DYNISO_RUNS to a folder that can be written")
 
 
 def quoted(text: object) -> str:
@@ -116,6 +126,8 @@ def write_parquet(frame: pd.DataFrame, path: Path, metadata: dict[str, str] | No
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except duckdb.Error as error:
+        raise OSError(f"cannot write {path}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -156,11 +168,6 @@ def write_run(
     facts = {**made_by, "digest": digest(experiment, method), "seed": str(seed), "spec": repr(experiment)}
     write_parquet(frame, path, facts)
     return path
-
-
-def is_done(path: Path, any_code: bool = False) -> bool:
-    """Whether this run's file is there and was made by the present training code (or, with any_code, by any)."""
-    return path.exists() and (any_code or read_metadata(path).get("code") == code_digest())
 
 
 def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
@@ -206,7 +213,7 @@ def read_compact(experiment: Experiment) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: no table, with the command that makes one.
-        UnusableError: the table is damaged, or holds runs of other settings (names the methods).
+        UnusableError: the table is damaged, holds runs of other settings, or lacks some (names the methods).
     """
     path = compact_path(experiment)
     if not path.exists():
@@ -217,6 +224,10 @@ def read_compact(experiment: Experiment) -> pd.DataFrame:
     stale = sorted({m for m, d in set(zip(frame["method"], frame["digest"], strict=True)) if current.get(m) != d})
     if stale:
         raise UnusableError(f"{path.name} holds runs of other settings for {stale}; run the experiment again")
+    kept = set(zip(frame["method"], frame["seed"], strict=True))
+    absent = [f"{m.name}, seed {s}" for m in experiment.methods for s in experiment.seeds if (m.name, s) not in kept]
+    if absent:
+        raise UnusableError(f"{path.name} lacks {len(absent)} runs, the first of {absent[0]}; run the experiment again")
     return frame
 
 
@@ -225,6 +236,6 @@ def hardware_of(frame: pd.DataFrame) -> str:
     return "; ".join(sorted(frame["hardware"].unique()))
 
 
-def as_json(experiment: Experiment, methods: Iterable[Method] | None = None) -> str:
+def as_json(experiment: Experiment) -> str:
     """The digests of an experiment's methods as JSON, for a stamp."""
-    return json.dumps({m.name: digest(experiment, m) for m in methods or experiment.methods})
+    return json.dumps({m.name: digest(experiment, m) for m in experiment.methods})

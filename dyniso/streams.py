@@ -23,7 +23,7 @@ class Task(NamedTuple):
 
     rows: np.ndarray  # (samples,) int64: which images
     labels: np.ndarray  # (samples,) int64: their labels in this task
-    permutation: np.ndarray | None  # (pixels,) int64: new position of each pixel, or None
+    permutation: np.ndarray | None  # (pixels,) int64: the pixel that comes to each place, or None
 
 
 def generator(purpose: int, seed: int, *index: int) -> np.random.Generator:

@@ -22,7 +22,7 @@ from . import data, store
 from .dormancy import ACTIVATION_TYPES, dead_units, dormant_fraction, reactivated
 from .isometry import spectrum, summarise_spectrum
 from .nets import mlp
-from .optim import AdamO, isometry_groups
+from .optim import AdamO, IsometryDivergenceError, isometry_groups
 from .specs import Experiment, Method
 from .streams import batch_order, make_task, standardise
 
@@ -94,24 +94,17 @@ class Stack:
     def __init__(self, nets: list[nn.Sequential], device: torch.device):
         if not nets or not all(isinstance(net, nn.Sequential) for net in nets):
             raise ValueError(f"a stack needs nn.Sequential nets; got {[type(net).__name__ for net in nets]}")
-        self.template = nets[0].to(device)
         stacked, _ = stack_module_state(nets)
+        self.template = nets[0].to(device)
         self.params = {name: p.detach().to(device).requires_grad_() for name, p in stacked.items()}
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits (runs, batch, outputs) for inputs (runs, batch, features)."""
-        for name in dict(self.template.named_children()):
-            x = self.layer(name, x)
-        return x
-
-    def hidden(self, x: Tensor) -> list[Tensor]:
-        """What every activation puts out, each (runs, batch, units)."""
-        seen = []
+    def __call__(self, x: Tensor, seen: list[Tensor] | None = None) -> Tensor:
+        """Logits (runs, batch, outputs) for inputs (runs, batch, features); activations are appended to `seen`."""
         for name, layer in self.template.named_children():
             x = self.layer(name, x)
-            if isinstance(layer, ACTIVATION_TYPES):
+            if seen is not None and isinstance(layer, ACTIVATION_TYPES):
                 seen.append(x)
-        return seen
+        return x
 
     def layer(self, name: str, x: Tensor) -> Tensor:
         """One layer of every run, (runs, batch, ...) -> (runs, batch, ...)."""
@@ -123,6 +116,16 @@ class Stack:
         if isinstance(module, ACTIVATION_TYPES) and not own:
             return module(x)
         return vmap(lambda p, h: functional_call(module, p, (h,)))(own, x)
+
+    def finite(self) -> Tensor:
+        """Which runs have only finite parameters, shape (runs,), bool."""
+        return torch.stack([torch.isfinite(p).flatten(1).all(1) for p in self.params.values()]).all(0)
+
+    @torch.no_grad()
+    def give_up(self, runs: list[int]) -> None:
+        """Make the parameters of runs that have diverged NaN, so that they are recorded as such and harm no other."""
+        for p in self.params.values():
+            p[runs] = torch.nan
 
     def regularised(self) -> list[str]:
         """Names of the weights that AdamO pulls: hidden matrices, not the head."""
@@ -194,7 +197,11 @@ def train_task(stack: Stack, optimizer: torch.optim.Optimizer, task: TaskData, o
         losses = nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(runs, batch)
         optimizer.zero_grad()
         losses.mean(1).sum().backward()
-        optimizer.step()
+        try:
+            optimizer.step()
+        except IsometryDivergenceError as error:  # these runs have diverged; the others go on
+            stack.give_up(error.runs)
+            optimizer.step()
         with torch.no_grad():
             correct += (logits.argmax(-1) == y).float().mean(1)
             total += losses.detach().mean(1)
@@ -218,7 +225,7 @@ Measures = dict[tuple[str, str], Tensor]  # (layer, metric) -> (runs,)
 
 @torch.no_grad()
 def weight_measures(stack: Stack) -> Measures:
-    """Singular-value summaries of every weight matrix, the head included; NaN for a run that is not finite."""
+    """Singular-value summaries of every weight matrix, the head included; of zeros for a run that is not finite."""
     found: Measures = {}
     for name, W in stack.params.items():
         if W.ndim < 3:
@@ -226,30 +233,30 @@ def weight_measures(stack: Stack) -> Measures:
         finite = torch.isfinite(W).flatten(1).all(1)
         sigma = spectrum(torch.where(finite[:, None, None], W, 0.0))
         for metric, value in summarise_spectrum(sigma)._asdict().items():
-            kept = torch.where(finite, value, torch.nan)
-            found[name, f"sigma_{metric}" if metric in ("min", "max", "mean") else metric] = kept
+            found[name, f"sigma_{metric}" if metric in ("min", "max", "mean") else metric] = value
     return found
 
 
 @torch.no_grad()
 def activation_measures(stack: Stack, x: Tensor, dead_before: list[Tensor] | None) -> tuple[Measures, list[Tensor]]:
-    """Dormant, dead and reactivated fractions of every hidden layer on inputs (runs, samples, features); NaN for a run
-    whose activations are not finite."""
+    """Dormant fractions of every hidden layer on inputs (runs, samples, features); for ReLU dead and reactivated too.
+
+    Only a ReLU that never fires gets no gradient, so only there does "dead" mean that the task cannot wake it.
+    """
     found: Measures = {}
-    dead_now = []
-
-    def of_finite(h: Tensor, fraction: Tensor) -> Tensor:
-        return torch.where(torch.isfinite(h).flatten(1).all(1), fraction, torch.nan)  # a diverged run is not "0 % dead"
-
-    for layer, h in enumerate(stack.hidden(x)):
-        dead = dead_units(h)
-        dead_now.append(dead)
+    dead_now: list[Tensor] = []
+    seen: list[Tensor] = []
+    stack(x, seen)
+    is_relu = any(isinstance(layer, nn.ReLU) for layer in stack.template)
+    for layer, h in enumerate(seen):
         name = f"hidden{layer + 1}"
-        found[name, "dead"] = of_finite(h, dead.float().mean(-1))
         for tau in TAU:
-            found[name, f"dormant_{tau}"] = of_finite(h, dormant_fraction(h, tau))
-        if dead_before is not None:
-            found[name, "reactivated"] = of_finite(h, reactivated(dead_before[layer], dead).float().mean(-1))
+            found[name, f"dormant_{tau}"] = dormant_fraction(h, tau)
+        if is_relu:
+            dead_now.append(dead_units(h))
+            found[name, "dead"] = dead_now[-1].float().mean(-1)
+            if dead_before is not None:
+                found[name, "reactivated"] = reactivated(dead_before[layer], dead_now[-1]).float().mean(-1)
     return found, dead_now
 
 
@@ -279,11 +286,15 @@ def train_group(
             ("", "online_accuracy"): online,
             ("", "online_loss"): loss,
             ("", "end_accuracy"): accuracy(stack, task),
-            ("", "diverged"): (~torch.isfinite(loss)).float(),
         }
         probe = torch.arange(experiment.probe, device=device).expand(len(runs), -1)
         of_activations, dead = activation_measures(stack, task.take(probe)[0], dead)
-        recorded.append((index, found | of_activations | weight_measures(stack)))
+        found |= of_activations | weight_measures(stack)
+        alive = stack.finite() & torch.isfinite(loss)
+        found = {
+            key: torch.where(alive, value, torch.nan) for key, value in found.items()
+        }  # not chance, not "0 % dead"
+        recorded.append((index, found | {("", "diverged"): (~alive).float()}))
         if bar is not None:
             bar.update()
     return frames(recorded, len(runs))
@@ -325,15 +336,20 @@ def run(
         Long form (see `dyniso.store`), all methods and seeds.
     Raises:
         ValueError: a bad device, or a stream that asks for more images than the data set has.
-        DataError: the data set is not there and cannot be fetched.
+        DataError: the data set is not there and cannot be fetched. OSError: the folder cannot be written.
     """
     place = resolve_device(device)
     folder = store.runs_folder() if folder is None else folder
+    store.require_writable(folder)
     images = data.load(experiment.stream.dataset)
+    if images.classes != CLASSES:
+        raise ValueError(
+            f"stream.dataset={images.name!r} has {images.classes} classes; the engine's head has {CLASSES}"
+        )
     make_task(experiment.stream, 0, 0, images.y, images.x[0].size)  # a stream that does not fit fails here, not later
     todo = [Run(m, s) for m in experiment.methods for s in experiment.seeds]
     if not fresh:
-        todo = [r for r in todo if not store.is_done(store.run_path(folder, experiment, r.method, r.seed))]
+        todo = [r for r in todo if not store.run_path(folder, experiment, r.method, r.seed).exists()]
     if todo:
         inputs, labels = standardise(images).to(place), torch.from_numpy(images.y)
         groups = grouped(todo)

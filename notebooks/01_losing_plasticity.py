@@ -27,10 +27,8 @@ device = "auto"  # auto | cpu | cuda
 # %% tags=["remove-cell"]
 import time
 
-import pandas as pd
-
 from dyniso import figures, specs, store, train
-from dyniso.book import claim, show, stamp
+from dyniso.book import claim, show, show_table, stamp
 
 started = time.perf_counter()
 experiment = specs.with_seeds(specs.get("random_labels", tier), seeds)
@@ -75,7 +73,7 @@ rows = [
     }
     for m in experiment.methods
 ]
-pd.DataFrame(rows).style.hide(axis="index")
+show_table(rows)
 
 # %% [markdown]
 # One library call trains whatever is not stored yet and returns one row a number.

@@ -34,7 +34,7 @@ import torch
 from torch import nn
 
 from dyniso import data, figures, specs, store
-from dyniso.book import claim, show, stamp
+from dyniso.book import claim, show, show_table, stamp
 from dyniso.isometry import gram_deviation, gram_deviation_grad, polar_factor, singular_values, spectrum_summary
 from dyniso.nets import mlp
 from dyniso.optim import AdamO, isometry_groups, isometry_step
@@ -122,7 +122,7 @@ for i, (c, values) in enumerate(mapped.items()):
     left.plot(grid, values, color=colours[i], linestyle=dashes[i], label=f"c = {c}")
 left.plot(grid, grid, color=figures.INK, linewidth=0.8)
 left.set(xlabel="singular value before", ylabel="singular value after one step", ylim=(-1.2, 2.4))
-left.legend()
+left.legend(loc="lower left")
 limit = (1 + 1 / (2 * 0.02)) ** 0.5
 starts, paths = [0.1, 0.5, 2.0, 0.98 * limit, 1.02 * limit], []
 for start in starts:
@@ -229,7 +229,7 @@ defects = pd.DataFrame(
 fig, ax = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
 for i, (name, rows) in enumerate(defects.groupby("arm", sort=False)):
     ax.plot(rows["gradient_scale"], rows["defect"], color=colours[i], linestyle=dashes[i], marker="o", label=name)
-ax.set(xscale="log", yscale="log", xlabel="scale of the task gradient", ylabel="mean (sigma^2 - 1)^2 after 600 steps")
+ax.set(xscale="log", yscale="log", xlabel="scale of the task gradient", ylabel=r"mean $(\sigma^2-1)^2$ after 600 steps")
 ax.legend()
 show(
     fig,
@@ -315,13 +315,13 @@ measured, (low, high) = torch.stack(moments).mean(0), torch.stack(edges).mean(0)
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.4), layout="constrained")
 left.plot(q, measured, "o", color=colours[0], label="measured")
 left.plot(q, q, color=figures.INK, linewidth=0.8, label="the law")
-left.set(xscale="log", yscale="log", xlabel="q", ylabel="mean (sigma^4 - sigma^2)")
+left.set(xscale="log", yscale="log", xlabel="$q$", ylabel=r"mean $(\sigma^4-\sigma^2)$")
 left.legend()
 right.plot(q, low, "o", color=colours[0], label="smallest, largest measured")
 right.plot(q, high, "o", color=colours[0])
-right.plot(q, 1 - q.sqrt(), color=figures.INK, linewidth=0.8, label="1 +- sqrt(q)")
+right.plot(q, 1 - q.sqrt(), color=figures.INK, linewidth=0.8, label=r"$1\pm\sqrt{q}$")
 right.plot(q, 1 + q.sqrt(), color=figures.INK, linewidth=0.8)
-right.set(xscale="log", xlabel="q", ylabel="singular value", ylim=(-0.1, 2.3))
+right.set(xscale="log", xlabel="$q$", ylabel="singular value", ylim=(-0.1, 2.3))
 right.legend()
 table = pd.DataFrame({"q": q, "moment": measured, "sigma_min": low, "sigma_max": high})
 show(
@@ -369,7 +369,7 @@ for name, lr, n, strength in settings:
             "steps to halve a deviation": f"{np.log(2) / (8 * lr * strength):,.0f}",
         }
     )
-pd.DataFrame(rows).style.hide(axis="index")
+show_table(rows)
 
 # %% tags=["remove-input"]
 printed, rl = 1e-4 * 512 / (8 * 1e-3), 2.5e-4 * 64 / (8 * 0.05)
@@ -398,7 +398,7 @@ for name in ("adam", "adamo", "adamo_0.1"):
     allowed = f"{max(0, 1 - n_q**0.5):.2f} to {1 + n_q**0.5:.2f}" if np.isfinite(n_q) else "no limit"
     row = {"method": m.label, "q at r = 1": f"{n_q:.3g}", "1 +- sqrt(q)": allowed}
     rows.append(row | {"measured": f"{table.loc[name, 'sigma_min']:.2f} to {table.loc[name, 'sigma_max']:.2f}"})
-pd.DataFrame(rows).style.hide(axis="index")
+show_table(rows)
 
 # %% [markdown]
 # PLACEHOLDER-REAL

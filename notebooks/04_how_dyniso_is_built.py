@@ -36,6 +36,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from unittest import mock
 
 import matplotlib.pyplot as plt
@@ -45,15 +46,17 @@ import pandas as pd
 import torch
 
 from dyniso import cli, data, figures, specs, store, streams, train
-from dyniso.book import claim, import_graph, imported_names, show, stamp
+from dyniso.book import claim, display, import_graph, imported_names, show, stamp
 
 started = time.perf_counter()
 root = store.PACKAGE.parent
 
 
 def table(rows, *columns):
-    """Rows as a table without an index."""
-    return pd.DataFrame(rows, columns=list(columns) or None).style.hide(axis="index")
+    """Show rows as a Markdown table: the page's own style, on white and on dark."""
+    cells = [[f"{value:.6g}" if isinstance(value, float) else str(value) for value in row] for row in rows]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in (columns, [":--"] * len(columns), *cells))
+    display({"text/markdown": text, "text/plain": text}, {})
 
 
 # %% [markdown]
@@ -82,7 +85,7 @@ def imports_torch(module):
 direct = {m for m in graph if imports_torch(m)}
 with_torch = {m for m in graph if direct & ({m} | nx.descendants(graph, m))}
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 layers = list(nx.topological_generations(graph.reverse()))  # the first imports nothing
 place = {}
 
@@ -95,7 +98,7 @@ def across(m):
 
 
 for height, layer in enumerate(layers):
-    x = np.linspace(-1, 1, len(layer)) * (2.8 if len(layer) > 2 else 1.6)
+    x = np.linspace(-1, 1, len(layer)) * min(2.1 * (len(layer) - 1), 3)
     place |= {m: (x[i], height) for i, m in enumerate(sorted(layer, key=across))}
 
 # %% tags=["remove-input"]
@@ -110,12 +113,12 @@ for m, n in graph.edges:
 late = arrow | dict(linestyle=":", connectionstyle="arc3,rad=-0.25", shrinkA=16, shrinkB=16)
 for m, n in on_call:
     ax.annotate("", place[n], place[m], arrowprops=late, zorder=1)
-shape = {True: dict(facecolor=orange, boxstyle="round,pad=0.4"), False: dict(facecolor=blue, boxstyle="square,pad=0.4")}
+shape = {True: dict(facecolor=orange, boxstyle="round,pad=0.3"), False: dict(facecolor=blue, boxstyle="square,pad=0.3")}
 for m, (x, y) in place.items():
     box = shape[m in with_torch] | dict(edgecolor="none")
     ink = "black" if m in with_torch else "white"
-    ax.text(x, y, m.removeprefix("dyniso."), color=ink, ha="center", va="center", size=13, bbox=box, zorder=2)
-ax.set(xlim=(-3.4, 3.4), ylim=(-0.25, len(layers) - 0.75))
+    ax.text(x, y, m.removeprefix("dyniso."), color=ink, ha="center", va="center", size=13.5, bbox=box, zorder=2)
+ax.set(xlim=(-3.5, 3.5), ylim=(-0.25, len(layers) - 0.75))
 ax.set_axis_off()
 edges = [(m, n, "import") for m, n in sorted(graph.edges)] + [(m, n, "call") for m, n in on_call]
 edges = pd.DataFrame(edges, columns=["importer", "imported", "when"])
@@ -126,7 +129,7 @@ show(
     name="fig-module-graph",
     caption="Modules of dyniso; an arrow points from a module to one that it imports. Blue squares import without "
     "torch, orange rounded boxes need it. Dotted arrows are imports inside functions: they happen on a call, and so "
-    "the command line lists experiments without torch and loads it to train.",
+    "the command line lists experiments without torch and loads it to train. `dyniso` itself holds the version.",
     alt=f"Directed graph of {len(graph)} modules in {len(layers)} rows. All arrows of imports point downwards. specs, "
     "store, stats, data, figures, book and cli need no torch; train, on top, imports most of the torch side.",
 )
@@ -154,8 +157,10 @@ for name in orange:
     except ImportError:
         pass
 """
-call = [sys.executable, "-c", check, " ".join(free), " ".join(sorted(with_torch))]
-said = subprocess.run(call, capture_output=True, text=True, check=True).stdout.splitlines()
+names = [" ".join(free), " ".join(sorted(with_torch))]
+call = [sys.executable, "-c", check, *names]
+done = subprocess.run(call, capture_output=True, text=True, check=True)
+said = done.stdout.splitlines()
 
 # %% tags=["remove-input"]
 claim(f"2. {len(free)} modules import without loading torch: {', '.join(free)}.", said[0] == "False")
@@ -199,12 +204,9 @@ adam, adamo = experiment.methods
 # `dyniso.specs.digest` hashes the settings that decide what one run computes. It names the run from here on.
 
 # %%
-table(
-    [(m.name, s, specs.digest(experiment, m)) for m in experiment.methods for s in experiment.seeds],
-    "method",
-    "seed",
-    "digest",
-)
+arms = [train.Run(m, s) for m in experiment.methods for s in experiment.seeds]
+rows = [(m.name, s, specs.digest(experiment, m)) for m, s in arms]
+table(rows, "method", "seed", "digest")
 
 # %% tags=["remove-input"]
 digest = specs.digest(experiment, adam)
@@ -225,25 +227,20 @@ claim(
 # tasks and batches, so that comparisons are paired.
 
 # %%
-images = data.load(experiment.stream.dataset)
+stream = experiment.stream
+images = data.load(stream.dataset)
 pixels = images.x[0].size
-drawn = [streams.make_task(experiment.stream, 0, k, images.y, pixels) for k in (0, 1)]
-order = streams.batch_order(experiment.stream, seed=0, task=1, steps=steps, batch=experiment.batch)
-columns = {
-    "image": drawn[0].rows,
-    "true label": images.y[drawn[0].rows],
-    "task 0": drawn[0].labels,
-    "task 1": drawn[1].labels,
-}
-table(pd.DataFrame(columns).head(5))
+drawn = [streams.make_task(stream, 0, k, images.y, pixels) for k in (0, 1)]
+order = streams.batch_order(stream, 0, 1, steps, experiment.batch)
+columns = [drawn[0].rows, images.y[drawn[0].rows], *(t.labels for t in drawn)]
+table(np.transpose(columns)[:5], "image", "true label", "task 0", "task 1")
 
 # %% tags=["remove-input"]
-backwards = [streams.make_task(experiment.stream, 0, k, images.y, pixels) for k in (1, 0)][::-1]
-equal = all(
-    np.array_equal(a.rows, b.rows) and np.array_equal(a.labels, b.labels) for a, b in zip(drawn, backwards, strict=True)
-)
+backwards = [streams.make_task(stream, 0, k, images.y, pixels) for k in (1, 0)]
+pairs = list(zip(drawn, backwards[::-1], strict=True))
+equal = all(np.array_equal(a.rows, b.rows) and np.array_equal(a.labels, b.labels) for a, b in pairs)
 claim("6. Task 1 drawn before task 0 is the same task 1.", equal)
-longer = streams.batch_order(experiment.stream, 0, 1, 3 * steps, experiment.batch)
+longer = streams.batch_order(stream, 0, 1, 3 * steps, experiment.batch)
 claim(
     f"7. {steps} steps see the first {steps} batches of a longer training, {order.shape[1]} images each.",
     np.array_equal(order, longer[:steps]),
@@ -256,15 +253,12 @@ claim(
 # `dyniso.train.Stack` holds their parameters with the runs on the first axis.
 
 # %%
-(group,) = train.grouped([train.Run(m, s) for m in experiment.methods for s in experiment.seeds])
-nets = [train.make_net(experiment, run.method, run.seed, pixels) for run in group]
+(group,) = train.grouped(arms)
+nets = [train.make_net(experiment, m, s, pixels) for m, s in group]
 stack = train.Stack(nets, torch.device("cpu"))
-table(
-    [(name, str(tuple(p.shape)), name in stack.regularised()) for name, p in stack.params.items()],
-    "parameter",
-    "shape",
-    "pulled by AdamO",
-)
+pulled = stack.regularised()
+rows = [(n, str(tuple(p.shape)), n in pulled) for n, p in stack.params.items()]
+table(rows, "parameter", "shape", "pulled by AdamO")
 
 # %% tags=["remove-input"]
 start = {(run.method.name, run.seed): stack.params["1.weight"][i] for i, run in enumerate(group)}
@@ -283,7 +277,8 @@ claim(
 # %%
 inputs, labels = streams.standardise(images), torch.from_numpy(images.y)
 results = train.train_group(experiment, group, inputs, labels)
-table(results[0].groupby("task").tail(2))
+some = results[0].groupby("task").tail(2)
+table(some.to_numpy(), *some.columns)
 
 # %% tags=["remove-input"]
 keys = [frame[["task", "layer", "metric"]] for frame in results]
@@ -296,10 +291,11 @@ claim(
 # Does company change a run? Train some runs in one stack, then each by itself, and compare every number of every run.
 
 # %%
-members = [train.Run(m, s) for s in range(runs) for m in experiment.methods][:runs]
+several = [train.Run(m, s) for s in range(runs) for m in experiment.methods]
+members = several[:runs]
 together = train.train_group(experiment, members, inputs, labels)
-alone = [train.train_group(experiment, [run], inputs, labels)[0] for run in members]
-values = [np.stack([frame["value"] for frame in frames]) for frames in (together, alone)]
+alone = [train.train_group(experiment, [r], inputs, labels)[0] for r in members]
+values = [np.stack([f["value"] for f in side]) for side in (together, alone)]
 difference = np.abs(values[0] - values[1]).max()
 
 # %% tags=["remove-input"]
@@ -327,7 +323,8 @@ print(*(path.name for path in files), sep="\n")
 
 # %%
 facts = store.read_metadata(files[0])
-table([(key, value if len(value) < 60 else value[:57] + "...") for key, value in facts.items()], "key", "value")
+rows = [(key, f"`{shorten(value, 60)}`") for key, value in facts.items()]
+table(rows, "key", "value")
 
 # %% [markdown]
 # ### The second call
@@ -335,7 +332,8 @@ table([(key, value if len(value) < 60 else value[:57] + "...") for key, value in
 # Call it again, with a training function that refuses to train:
 
 # %%
-with mock.patch.object(train, "train_group", side_effect=AssertionError("it trained")):
+refusal = AssertionError("it trained")
+with mock.patch.object(train, "train_group", side_effect=refusal):
     again = train.run(experiment, "cpu", folder, progress=False)
 
 # %% tags=["remove-input"]
@@ -357,10 +355,10 @@ claim(
     len(new) == len(experiment.seeds) and all(path.stat().st_mtime_ns == t for path, t in before.items()),
 )
 with mock.patch.object(store, "code_digest", return_value="other code"):
-    reused = [path for path in files if store.is_done(path)]
+    reused = [path for path in store.experiment_paths(folder, experiment) if path.exists()]
 claim(
     "13. Change the training code itself and no run made by the old code is reused.",
-    reused == [] and all(map(store.is_done, files)),
+    reused == [] and all(path.exists() for path in files),
 )
 
 # %% [markdown]
@@ -369,18 +367,21 @@ claim(
 # `dyniso.figures.tasks_figure` takes rows and a spec, never a net, and returns the figure with the plotted points.
 # `dyniso.book.show` writes those points to the CSV that the caption links to.
 
-# %%
-fig, points = figures.tasks_figure(frame, experiment, ["online_accuracy", "sigma_max"])
-show(
-    fig,
-    points,
-    name="fig-tiny-run",
-    caption=f"The tiny experiment: {experiment.stream.samples} images, {steps} steps a task, {experiment.net.depth} "
+# %% tags=["remove-cell"]
+caption = (
+    f"The tiny experiment: {experiment.stream.samples} images, {steps} steps a task, {experiment.net.depth} "
     f"layers of {experiment.net.width} units, {len(experiment.seeds)} seeds; shaded: 95 % bootstrap interval. It shows "
-    "the way from spec to figure and says nothing about the methods.",
-    alt="Two panels with two or three points a curve: online accuracy of Adam and of AdamO is near chance, and the "
-    "largest singular value hardly leaves one.",
+    "the way from spec to figure and says nothing about the methods."
 )
+alt = (
+    "Two panels with two or three points a curve: online accuracy of Adam and of AdamO is near chance, and the "
+    "largest singular value hardly leaves one."
+)
+
+# %%
+metrics = ["online_accuracy", "sigma_max"]
+fig, points = figures.tasks_figure(frame, experiment, metrics)
+show(fig, points, name="fig-tiny-run", caption=caption, alt=alt)
 
 # %% tags=["remove-input"]
 csv = pd.read_csv(Path(os.environ.get("DYNISO_FIGURES") or "figures", "fig-tiny-run.csv"))
@@ -430,7 +431,7 @@ claim("16. A table of other settings is an error, never a figure.", isinstance(r
 #    tables have to be made again.
 # 3. Build it in `dyniso.train.Stack.optimizer`. What all runs of a stack must share goes into the key of
 #    `dyniso.train.grouped`, here the optimizer's name (Adam and AdamO need none: Adam is AdamO at strength 0).
-# 4. Add it to the variants of `test_stacked_group_equals_the_same_runs_alone` in `tests/test_train.py`.
+# 4. Add it to `VARIANTS` in `tests/test_train.py`: each is held equal, stacked, to the same runs alone.
 # 5. If it has a module of its own, list that in `dyniso.store.TRAINING_MODULES`, so that a change of it makes old
 #    runs stale.
 #
@@ -443,7 +444,7 @@ try:
     refused = specs.Method("new", "New", optimizer="adamw")
 except ValueError as error:
     refused = str(error)
-claim(f"17. A spec with an unknown optimizer is refused: {refused}.", isinstance(refused, str))
+claim(f"17. A spec with an unknown optimizer is refused: {refused}", isinstance(refused, str))
 
 
 @dataclass(frozen=True)
@@ -468,14 +469,13 @@ claim(
 # ### A stream
 #
 # 1. Add its name to `dyniso.specs.STREAMS`.
-# 2. Give it a branch of its own in `dyniso.streams.make_task`: what no branch takes is drawn as permuted pixels. It
-#    returns a `dyniso.streams.Task` of indices and labels, from `dyniso.streams.generator` with a purpose of its own,
-#    so that no two draws share random numbers. Anything else that it does to an image goes into
-#    `dyniso.train.TaskData.take` as well.
+# 2. Give it a branch of its own in `dyniso.streams.make_task`. It returns a `dyniso.streams.Task` of indices and
+#    labels, from `dyniso.streams.generator` with a purpose of its own, so that no two draws share random numbers.
+#    Anything else that it does to an image goes into `dyniso.train.TaskData.take` as well.
 # 3. Declare an experiment on it in `dyniso.specs.REGISTRY`, with the source of every value in
 #    `dyniso.specs.Experiment.sources`.
-# 4. `tests/test_streams.py` takes its name in the lists of kinds: any order gives the same bytes, seeds and tasks
-#    differ, no global generator is touched.
+# 4. Add it to `KINDS` in `tests/test_streams.py`: any order gives the same bytes, seeds and tasks differ, no global
+#    generator is touched.
 # 5. If it needs other images, `data/manifest.json` gets their address, size and hash; `dyniso.data.load` does the
 #    rest.
 
@@ -495,8 +495,7 @@ for kind in specs.STREAMS:
 #    `dyniso.specs.TIERS`, what it changes. `tests/test_specs.py` holds tiers to differ in scale only.
 # 2. Train and store it: `dyniso run permuted_pixels --tier check --compact`. An interrupted run goes on where it
 #    stopped.
-# 3. Commit `data/results/permuted_pixels-check.parquet` with the code that made it, and look at the result: `dyniso
-#    figure permuted_pixels --tier check`.
+# 3. Commit the table with the code that made it, and look: `dyniso figure permuted_pixels --tier check`.
 #
 # ### A chapter
 #
@@ -522,10 +521,10 @@ claim(
 )
 
 # %% [markdown]
-# Now the names themselves, of this page and of `CONTRIBUTING.md`: everything in code type that is a name of the
-# library, a file, a test, a `make` target or a `dyniso` command is looked up.
+# Now the names themselves, of this page and of `CONTRIBUTING.md`: whatever stands in code type and is a name of the
+# library, a file, a `make` target or a `dyniso` command is looked up.
 
-# %%
+# %% tags=["hide-input"]
 pages = [root / "notebooks" / "04_how_dyniso_is_built.py", root / "CONTRIBUTING.md"]
 text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
 tests = "\n".join(path.read_text(encoding="utf-8") for path in root.glob("tests/*.py"))
@@ -533,7 +532,7 @@ names = set(re.findall(r"`(dyniso(?:\.\w+)+)`", text))
 files = set(re.findall(r"`((?:dyniso|tests|tools|book|data|benchmarks|notebooks)/\w[\w./]*)`", text))
 made = {name for name in files if name.startswith("data/results/") or "NN_" in name}  # named as results or as patterns
 commands = [shlex.split(c) for c in re.findall(r"`dyniso ((?:list|run|figure|doctor)[^`]*)`", text)]
-unknown = [test for test in re.findall(r"`(test_\w+)`", text) if f"def {test}(" not in tests]
+unknown = [n for n in re.findall(r"`([A-Z]{4,})` in `tests", text) if f"\n{n} =" not in tests]
 unknown += [name for name in files - made if not (root / name).exists()]
 unknown += [
     t for t in re.findall(r"`make (\w+)", text) if f"\n{t}:" not in (root / "Makefile").read_text(encoding="utf-8")
@@ -551,9 +550,9 @@ claim(
 # ## What to conclude, and what not
 #
 # A plotted point is the mean of stored rows, and a row comes from one training function whose settings name its file.
-# What comparisons rest on was executed above: paired draws, stacking that changes nothing, results that never meet
-# other settings. So the curves are what the code computes. That the code computes what the paper means is another
-# question; for that, read [AdamO](03_adamo) and the tests against independent implementations.
+# What comparisons rest on was executed above: paired draws, stacking that changes nothing beyond rounding, results
+# that never meet other settings. So the curves are what the code computes. That the code computes what the paper
+# means is another question; for that, read [AdamO](03_adamo) and the tests against independent implementations.
 #
 # ## Try changing
 #
@@ -573,7 +572,7 @@ claim(
 # gets its own stack. The cell below is the solution, executed.
 # :::
 
-# %% tags=["hide-cell"]
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Solution, executed"}
 lazy = replace(adamo, name="adamo_0.1_every_4", label="AdamO 0.1, every 4", isometry_every=4)
 extended = replace(experiment, methods=(*experiment.methods, lazy))
 with mock.patch.object(train, "train_group", wraps=train.train_group) as trained:

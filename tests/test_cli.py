@@ -110,7 +110,7 @@ def test_doctor_reports_machine_data_and_the_next_command(home, capsys):
     out = capsys.readouterr().out
     assert all(f"data {name}: " in out for name in data.names())
     assert store.provenance()["torch"] in out
-    assert out.splitlines()[-1] == "next: dyniso run small --tier smoke"
+    assert out.splitlines()[-1] == "next: dyniso run small --tier check --compact"
 
 
 def test_doctor_fails_where_the_embedded_data_are_missing(home, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from dyniso.isometry import gram_deviation, gram_deviation_grad, polar_factor, singular_values
 from dyniso.nets import mlp
-from dyniso.optim import AdamO, isometry_groups, isometry_step
+from dyniso.optim import AdamO, IsometryDivergenceError, isometry_groups, isometry_step
 
 DEVICES = [
     "cpu",
@@ -112,10 +113,10 @@ def test_coupled_is_adam_on_the_penalised_loss():
 def test_penalty_shrinks_the_gram_deviation_and_leaves_the_gradient_alone(coupled, maximize):
     p = nn.Parameter(2 * torch.eye(4))
     optimizer = AdamO([p], lr=1e-2, isometry_strength=1.0, coupled=coupled, maximize=maximize)
-    before = float(gram_deviation(p))
+    before = float(gram_deviation(p.detach()))
     p.grad = torch.zeros(4, 4)
     optimizer.step()
-    assert float(gram_deviation(p)) < before
+    assert float(gram_deviation(p.detach())) < before
     assert torch.equal(p.grad, torch.zeros(4, 4))
 
 
@@ -228,6 +229,24 @@ def test_adam_state_dict_loads_and_keeps_the_isometry_options():
     train(a, optimizer, steps=2)
 
 
+def test_adam_state_dict_of_two_groups_keeps_the_head_unregularised():
+    a = small_net()
+    groups = isometry_groups(a, isometry_strength=0.1)
+    adam = torch.optim.Adam([{"params": g["params"]} for g in groups])
+    optimizer = AdamO(groups)
+    optimizer.load_state_dict(adam.state_dict())
+    assert [g["isometry_strength"] for g in optimizer.param_groups] == [0.1, 0.0]
+
+
+def test_state_dict_with_a_refused_option_changes_nothing():
+    optimizer = AdamO([nn.Parameter(torch.eye(2))], isometry_strength=0.1)
+    bad = copy.deepcopy(optimizer.state_dict())
+    bad["param_groups"][0]["isometry_every"] = 0
+    with pytest.raises(ValueError, match="isometry_every=0"):
+        optimizer.load_state_dict(bad)
+    assert optimizer.param_groups[0]["isometry_every"] == 1
+
+
 def test_pickled_optimizer_still_steps():
     p = nn.Parameter(2 * torch.eye(2))
     optimizer = pickle.loads(pickle.dumps(AdamO([p], isometry_strength=0.1)))
@@ -247,7 +266,7 @@ def test_closure_is_called_with_gradients_on_and_its_loss_returned():
         loss.backward()
         return loss
 
-    assert float(optimizer.step(closure)) == pytest.approx(3.0)
+    assert optimizer.step(closure).item() == pytest.approx(3.0)
 
 
 def test_step_hooks_run_exactly_once():
@@ -316,7 +335,7 @@ def test_divergence_is_reported_exactly_beyond_its_boundary_and_before_any_chang
         optimizer.step()
         assert float(singular_values(p)[0]) < sigma + c
     else:
-        with pytest.raises(RuntimeError, match=r"sigma_max\^2 = 52.0.*limit 1 \+ 1/\(2c\) = 51 at .* = 0.01"):
+        with pytest.raises(RuntimeError, match=r"sigma_max\^2 = 52.0.* = 0.01; the limit is .* = 51\. No parameter"):
             optimizer.step()
         assert torch.equal(p, start) and not optimizer.state[p]
 
@@ -329,9 +348,85 @@ def test_divergence_check_sees_each_run_of_a_stack():
     AdamO([p], lr=1e-2, isometry_strength=torch.tensor([1.0, 0.0]), batch_dims=1).step()  # strength 0 cannot diverge
 
 
-def test_check_stability_looks_ahead_without_stepping():
-    p = nn.Parameter(100 * torch.eye(3))
+@pytest.mark.parametrize("other", [math.nan, 1e20], ids=["not finite", "overflowing Gram"])
+def test_divergence_of_one_run_is_seen_beside_a_run_that_is_lost(other):
+    p = nn.Parameter(torch.stack([torch.full((3, 3), other), 100 * torch.eye(3)]))
     p.grad = torch.zeros_like(p)
+    with pytest.raises(IsometryDivergenceError, match=r"run [01],") as caught:
+        AdamO([p], lr=1e-2, isometry_strength=1.0, batch_dims=1).step()
+    assert caught.value.runs == ([1] if math.isnan(other) else [0, 1])
+
+
+def test_weights_that_are_not_finite_are_left_to_the_task():
+    p = nn.Parameter(torch.full((3, 3), math.nan))
+    p.grad = torch.zeros_like(p)
+    AdamO([p], lr=1e-2, isometry_strength=1.0).step()
+    assert torch.isnan(p).all()
+
+
+def test_schedule_that_passes_a_quarter_is_reported():
+    p = nn.Parameter(1.01 * torch.eye(4))
+    optimizer = AdamO([p], lr=1e-3, isometry_strength=100.0)
+    optimizer.param_groups[0]["lr"] = 3e-3
+    p.grad = torch.zeros_like(p)
+    with pytest.raises(IsometryDivergenceError, match=r"= 0\.3; c must be below 1/4"):
+        optimizer.step()
+
+
+def test_zero_strength_in_a_stack_leaves_even_huge_weights_alone():
+    p = nn.Parameter(torch.stack([torch.eye(3), 1e14 * torch.eye(3)]))
+    p.grad = torch.zeros_like(p)
+    AdamO([p], isometry_strength=torch.tensor([1.0, 0.0]), batch_dims=1).step()
+    assert torch.equal(p[1], 1e14 * torch.eye(3))
+
+
+def test_step_inside_autocast_keeps_the_gram_in_full_precision():
+    finals = []
+    for enabled in (False, True):
+        p = nn.Parameter(polar_factor(torch.randn(64, 64, generator=torch.Generator().manual_seed(0))) * 1.1)
+        optimizer = AdamO([p], lr=1e-2, isometry_strength=1.0)
+        p.grad = torch.zeros_like(p)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            for _ in range(50):
+                optimizer.step()
+        finals.append(p.detach())
+    assert torch.equal(finals[0], finals[1])
+
+
+def test_parameters_without_a_singular_spectrum_follow_plain_adam():
+    odd = [
+        nn.Parameter(torch.ones(3, 3, dtype=torch.complex64)),
+        nn.Parameter(torch.ones(0, 3)),
+        nn.Parameter(torch.eye(2)),
+    ]
+    for p in odd:
+        p.grad = torch.zeros_like(p)
+    AdamO(odd, isometry_strength=0.1).step()
+    assert torch.equal(odd[0], torch.ones(3, 3, dtype=torch.complex64))
+
+
+def test_lazy_turn_counts_only_the_calls_that_have_gradients():
+    p = nn.Parameter(2 * torch.eye(2))
+    optimizer = AdamO([p], isometry_strength=0.1, isometry_every=2)
+    for call in range(4):
+        p.grad = torch.zeros_like(p) if call % 2 else None
+        optimizer.step()
+    assert float(p.detach()[0, 0]) < 2
+
+
+def test_tensor_learning_rates_reach_the_isometry_step():
+    moved = []
+    for lr in (1e-3, torch.tensor(1e-3), torch.tensor([1e-3])):
+        p = nn.Parameter(2 * torch.eye(2))
+        p.grad = torch.zeros_like(p)
+        AdamO([p, nn.Parameter(torch.eye(2))], lr=lr, isometry_strength=0.1, foreach=False).step()
+        moved.append(p.detach())
+    torch.testing.assert_close(moved[0], moved[1])
+    torch.testing.assert_close(moved[0], moved[2])
+
+
+def test_check_stability_looks_ahead_without_stepping_or_gradients():
+    p = nn.Parameter(100 * torch.eye(3))
     optimizer = AdamO([p], lr=1e-2, isometry_strength=1.0, isometry_every=5)
     with pytest.raises(RuntimeError, match="would diverge"):
         optimizer.check_stability()
@@ -348,6 +443,8 @@ def test_check_stability_looks_ahead_without_stepping():
         ({"isometry_lr": -0.1}, "isometry_lr=-0.1"),
         ({"isometry_lr": 0.1, "coupled": True}, "no meaning with coupled=True"),
         ({"isometry_strength": torch.ones(2)}, "does not fit batch_dims=0"),
+        ({"isometry_strength": torch.ones(3), "batch_dims": 1}, "does not fit batch_dims=1"),
+        ({"isometry_lr": torch.ones(2)}, "isometry_lr of shape (2,); it must be one number"),
         ({"isometry_strength": 300.0}, "= 0.3; it must be below 1/4"),
         ({"lr": -1.0}, "Invalid learning rate"),
         ({"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0"),
@@ -355,8 +452,15 @@ def test_check_stability_looks_ahead_without_stepping():
     ids=str,
 )
 def test_option_out_of_range_is_named_before_any_step(options, message):
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        AdamO([nn.Parameter(torch.eye(2))], **options)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        AdamO([nn.Parameter(torch.ones(2, 2, 2) / 2)], **options)
+
+
+def test_misspelt_group_option_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match=r"isometry_strenght.*did you mean 'isometry_strength'"):
+        AdamO([{"params": [nn.Parameter(torch.eye(2))], "isometry_strenght": 0.5}])
+    with pytest.raises(ValueError, match=r"isometry_strenght.*did you mean 'isometry_strength'"):
+        isometry_groups(small_net(), isometry_strenght=0.5)
 
 
 def test_bad_option_of_an_added_group_is_refused_and_not_added():
@@ -383,6 +487,12 @@ def test_isometry_groups_leave_out_head_norms_embeddings_and_parametrised_weight
     assert len(pulled["params"]) + len(rest["params"]) == len(list(net.parameters()))
     assert len(isometry_groups(net, head="include")[0]["params"]) == 3
     assert len(isometry_groups(net, head=["first", "head"])[0]["params"]) == 1
+
+
+def test_isometry_groups_leave_out_bare_parameters_and_grouped_or_transposed_kernels():
+    net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ConvTranspose2d(4, 4, 3), nn.Linear(4, 2))
+    net.register_parameter("positions", nn.Parameter(torch.zeros(1, 5, 4)))
+    assert [p is net[0].weight for p in isometry_groups(net)[0]["params"]] == [True]
 
 
 def test_isometry_groups_name_an_unknown_head_and_an_empty_result():

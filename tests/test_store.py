@@ -1,6 +1,7 @@
 """Contracts of dyniso.store: a file is whole or absent, says what made it, and is never taken for another."""
 
 import os
+import re
 from dataclasses import replace
 
 import duckdb
@@ -108,7 +109,7 @@ def test_run_comes_back_with_its_rows_and_provenance(tmp_path, tiny):
     assert constant.to_dict("records") == [
         {"experiment": "random_labels", "tier": "smoke", "method": "adamo_0.1", "seed": 7, "wall_s": 1.5}
         | {"digest": digest(tiny, tiny.methods[1]), "commit": "abc", "torch": "2.13"}
-        | {"hardware": "O'Brien's CPU\nüber"}
+        | {"hardware": "O'Brien's CPU\nüber", "stacked_runs": MADE_BY.get("stacked_runs", "")}
     ]
 
 
@@ -131,14 +132,27 @@ def test_changed_settings_never_meet_old_results(tmp_path, tiny):
     assert len(paths) == 8
 
 
-def test_run_is_done_only_if_the_present_code_made_it(tmp_path, tiny):
-    paths = []
-    for seed, code in enumerate((store.code_digest(), "older")):
-        made_by = {**MADE_BY, "code": code}
-        paths.append(store.write_run(tmp_path, tiny, tiny.methods[0], seed, ROWS, made_by))
-    paths.append(tmp_path / "absent.parquet")
-    assert [store.is_done(p) for p in paths] == [True, False, False]
-    assert [store.is_done(p, any_code=True) for p in paths] == [True, True, False]
+def test_run_of_other_code_is_neither_reused_nor_overwritten(tmp_path, tiny, monkeypatch):
+    ours = store.write_run(tmp_path, tiny, tiny.methods[0], 0, ROWS, MADE_BY)
+    monkeypatch.setattr(store, "code_digest", lambda: "other code")
+    theirs = store.run_path(tmp_path, tiny, tiny.methods[0], 0)
+    assert ours.exists() and not theirs.exists()
+
+
+def test_folder_that_cannot_be_written_is_named_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(store.os, "access", lambda *_: False)
+    with pytest.raises(OSError, match=f"cannot write to {re.escape(str(tmp_path))}"):
+        store.require_writable(tmp_path)
+
+
+def test_failed_write_is_an_os_error_and_leaves_nothing(tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise duckdb.IOException("No space left")
+
+    monkeypatch.setattr(store.duckdb, "connect", full_disk)
+    with pytest.raises(OSError, match="cannot write .*No space left"):
+        store.write_parquet(FRAME, tmp_path / "a.parquet")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_code_digest_changes_with_every_training_module(tmp_path, monkeypatch):
@@ -232,11 +246,11 @@ def test_runs_folder_is_the_one_that_the_environment_names(monkeypatch, tmp_path
 
 
 def test_commit_marks_a_changed_library(monkeypatch):
-    answers = {"rev-parse": "0123456789", "status": " M dyniso/x.py"}
+    answers = {"ls-files": "__init__.py", "rev-parse": "0123456789", "status": " M dyniso/x.py"}
     monkeypatch.delenv("DYNISO_COMMIT", raising=False)
     monkeypatch.setattr(store, "git", lambda verb, *_: answers[verb])
     assert store.commit.__wrapped__() == "0123456789+"
     answers["status"] = ""
     assert store.commit.__wrapped__() == "0123456789"
-    answers["rev-parse"] = ""
+    answers["ls-files"] = ""  # installed inside some other project's checkout
     assert store.commit.__wrapped__() == "unknown"
