@@ -150,7 +150,7 @@ def test_failed_write_is_an_os_error_and_leaves_nothing(tmp_path, monkeypatch):
         raise duckdb.IOException("No space left")
 
     monkeypatch.setattr(store.duckdb, "connect", full_disk)
-    with pytest.raises(OSError, match="cannot write .*No space left"):
+    with pytest.raises(OSError, match=r"cannot write .*No space left"):
         store.write_parquet(FRAME, tmp_path / "a.parquet")
     assert list(tmp_path.iterdir()) == []
 
