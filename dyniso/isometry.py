@@ -180,7 +180,7 @@ def conv_operator_singular_values(weight: Tensor, size: int | tuple[int, int]) -
         Shape (..., h*w*min(out, in)), descending.
     Raises:
         ValueError: the kernel has fewer than 4 axes or is larger than the image.
-    Source: Sedghi, Gupta, Long 2019 (Fourier blocks); paper.md 3.4 asks for it beside the kernel matrix.
+    Source: Sedghi, Gupta, Long 2019 (Fourier blocks).
 
     >>> delta = torch.zeros(2, 2, 3, 3); delta[:, :, 1, 1] = torch.eye(2)
     >>> conv_operator_singular_values(delta, 4).unique().tolist()
@@ -229,7 +229,7 @@ def cans(W: Tensor, steps: int = 16, lower: float = 1e-3) -> Tensor:
         W: shape (..., out, in).
         steps: cubic steps.
         lower: assumed sigma_min/bound of the scaled matrix; smaller singular values still converge, later.
-    Source: Grishina et al. 2025 (arXiv 2506.10935); closed form derived in paper.md 2.4.
+    Source: Grishina et al. 2025 (arXiv 2506.10935); closed form ours, by equioscillation.
     """
     X, a, b = scale_below_one(W), lower, 1.0
     for _ in range(steps):

@@ -177,7 +177,7 @@ COMMON_SOURCES = (
     ("method.lr", "1e-3 for Adam and AdamO in one experiment family of the paper's appendix"),
     (
         "method.isometry_strength",
-        "1e-3 is printed (appendix); 0.1 is ours, where the strength law of paper.md 5.3 puts it",
+        "1e-3 is printed (appendix); 0.1 is ours, where the strength law of the book's chapter on AdamO puts it",
     ),
     ("optimizer state", "kept at task changes; " + OURS),
     ("batch, steps_per_task, samples", OURS),

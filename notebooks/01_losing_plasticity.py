@@ -22,7 +22,7 @@
 # %% tags=["parameters", "remove-cell"]
 tier = "smoke"  # smoke | check | paper: seconds, minutes on 2 cores, a GPU
 seeds = 2  # 1..64: number of seeds, 0 to seeds - 1
-device = "auto"  # auto | cpu | cuda
+device = "auto"  # auto | cpu | cuda: where to train
 
 # %% tags=["remove-cell"]
 import time

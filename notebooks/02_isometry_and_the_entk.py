@@ -357,6 +357,7 @@ NETS = {  # activation, scheme, gain of hidden layers, spectrum of hidden layers
 }
 
 
+# %%
 def build(name, seed):
     """The named net, on the device."""
     phi, scheme, gain, hidden, head = NETS[name]
@@ -846,11 +847,11 @@ def removed(model, x, residual, steps, optimizer, **options):
     return [1 - losses[k] / losses[0] for k in steps]
 
 
+# %% tags=["hide-input"]
 BUDGETS, DEVIATIONS = (1, 10, 100), (0.0, 0.5, 1.0, 1.5)
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)  # of Adam
 
 
-# %% tags=["hide-input"]
 def observe(base, x, residuals, deviation, seed):
     """What the rescaled net is, how fast descent and Adam train it, and what the kernel predicts."""
     model = rescale_(copy.deepcopy(base), deviation, seed)

@@ -1,4 +1,4 @@
-"""Contracts of dyniso.entk. Oracles: equations 1 to 5 of the project's notes, and the two methods for each other."""
+"""Contracts of dyniso.entk. Oracles: the equations of the book's second chapter, and the two methods for each other."""
 
 import math
 

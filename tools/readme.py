@@ -1,0 +1,81 @@
+"""Write the result and benchmark tables of README.md and benchmarks/README.md from what is stored.
+
+python tools/readme.py           writes the tables between their markers
+python tools/readme.py --check   exit 1 if a table is not what is stored
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from dyniso import figures, specs, store
+
+ROOT = Path(__file__).resolve().parents[1]
+TIER = "check"
+
+
+def results() -> str:
+    """Online accuracy on the first and the last task of each stored experiment, a row a method."""
+    experiments = [e for e in (specs.get(name, TIER) for name in specs.REGISTRY) if store.compact_path(e).exists()]
+    ends = {}
+    for e in experiments:
+        points = figures.over_tasks(store.read_compact(e), "online_accuracy")
+        ends[e.name] = points.pivot(index="method", columns="task", values="mean")[[0, e.stream.tasks - 1]]
+    names = [e.name.replace("_", " ") for e in experiments]
+    lines = [
+        "| method | " + " | ".join(f"{n}, first to last task" for n in names) + " |",
+        "|---|" + "---|" * len(names),
+    ]
+    for method in experiments[0].methods:
+        cells = ["{:.3f} to {:.3f}".format(*ends[e.name].loc[method.name]) for e in experiments]
+        lines.append(f"| {method.label} | " + " | ".join(cells) + " |")
+    sizes = [
+        f"{n}: {e.stream.tasks} tasks of {e.steps_per_task} steps, {e.net.depth} layers of {e.net.width}, "
+        f"{len(e.seeds)} seeds, on {store.hardware_of(store.read_compact(e))}"
+        for n, e in zip(names, experiments, strict=True)
+    ]
+    return "\n".join([*lines, "", "Online accuracy, means over seeds. " + "; ".join(sizes) + "."])
+
+
+def benchmarks() -> str:
+    """The table of committed benchmark results, as benchmarks/run.py renders it."""
+    folder = ROOT / "benchmarks"
+    sys.path.insert(0, str(folder))
+    try:
+        spec = importlib.util.spec_from_file_location("benchmarks_run", folder / "run.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        table: str = module.table()
+    finally:
+        sys.path.remove(str(folder))
+    return table.strip()
+
+
+def updated(text: str) -> str:
+    """`text` with what stands between `<!-- name -->` and `<!-- /name -->` made anew."""
+    for name, make in (("results", results), ("benchmarks", benchmarks)):
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if start in text:
+            before, _, rest = text.partition(start)
+            text = before + start + make() + "\n" + end + rest.partition(end)[2]
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    """Write the tables, or check them."""
+    stale = 0
+    for path in (ROOT / "README.md", ROOT / "benchmarks" / "README.md"):
+        old = path.read_text()
+        new = updated(old)
+        if "--check" in arguments:
+            stale += new != old
+        elif new != old:
+            path.write_text(new)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
