@@ -291,9 +291,8 @@ def train_group(
         of_activations, dead = activation_measures(stack, task.take(probe)[0], dead)
         found |= of_activations | weight_measures(stack)
         alive = stack.finite() & torch.isfinite(loss)
-        found = {
-            key: torch.where(alive, value, torch.nan) for key, value in found.items()
-        }  # not chance, not "0 % dead"
+        # a diverged run is neither at chance level nor "0 % dead"
+        found = {key: torch.where(alive, value, torch.nan) for key, value in found.items()}
         recorded.append((index, found | {("", "diverged"): (~alive).float()}))
         if bar is not None:
             bar.update()
