@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
-import sys
+from pathlib import Path
 
 import torch
 from bench import interleaved, ratio
@@ -35,10 +34,17 @@ def _cpu_peak(method: str, samples: int) -> float:
     torch.set_num_threads(1)
     net, x = problem(torch.device("cpu"), samples)
     empirical_ntk(net, x[:2], method=method)  # code and small buffers are loaded
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak counts from here
+    before = memory("VmRSS")
     empirical_ntk(net, x, method=method)
-    scale = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * scale
+    return memory("VmHWM") - before
+
+
+def memory(field: str) -> float:
+    """Bytes of this process: VmRSS resident now, VmHWM the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(field))
+    return 1024.0 * float(line.split()[1])
 
 
 def cuda_peak(method: str, samples: int, device: torch.device) -> float:

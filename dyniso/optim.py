@@ -78,21 +78,20 @@ class Bucket:
         scale = torch.as_tensor(self.scale, dtype=self.gram.dtype, device=self.gram.device).expand(len(self.W))
         return torch.where(scale < 0.25, 1 + 0.5 / scale, 0.0)
 
-    def finite(self) -> Tensor:
-        """Which weights hold only finite numbers, shape (b,): NaN from the task itself is not this step's doing."""
-        return torch.isfinite(self.W).flatten(1).all(1)
-
     def suspicious(self) -> Tensor:
-        """Whether an upper bound of some sigma_max^2 passes its limit, shape (): row sums or norm of the Gram."""
+        """Where an upper bound of sigma_max^2, by row sums or norm of the Gram, is not within the limit; (b,), bool."""
         bound = torch.minimum(self.gram.abs().sum(-1).amax(-1), torch.linalg.matrix_norm(self.gram))
-        return (self.finite() & ~(bound <= self.limit())).any()
+        return ~(bound <= self.limit())
 
     def raise_if_divergent(self) -> None:
         """Raise IsometryDivergenceError, with numbers, if a sigma_max^2 really passes its limit. Synchronises."""
+        finite = torch.isfinite(self.W).flatten(1).all(1)  # NaN from the task itself is not this step's doing
+        if not (self.suspicious() & finite).any():
+            return
         whole = torch.isfinite(self.gram).flatten(1).all(1)  # the Gram of finite weights may overflow
         top = torch.linalg.eigvalsh(torch.where(whole[:, None, None], self.gram, 0.0))[:, -1]
         top, limit = torch.where(whole, top, torch.inf), self.limit()
-        over = self.finite() & (top > limit)
+        over = finite & (top > limit)
         if not over.any():
             return
         indices = over.nonzero().flatten().tolist()
@@ -320,7 +319,7 @@ class AdamO(Adam):
         """Look at upper bounds (one host synchronisation), and closely only where one of them passes its limit."""
         if not due or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
             return
-        flags = [bucket.suspicious().to(due[0].W.device) for bucket in due]
+        flags = [bucket.suspicious().any().to(due[0].W.device) for bucket in due]
         if torch.stack(flags).any():
             for bucket in due:
                 bucket.raise_if_divergent()

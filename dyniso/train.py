@@ -98,24 +98,18 @@ class Stack:
         self.template = nets[0].to(device)
         self.params = {name: p.detach().to(device).requires_grad_() for name, p in stacked.items()}
 
+        self.layers = [
+            (layer, {key: self.params[f"{name}.{key}"] for key, _ in layer.named_parameters()})
+            for name, layer in self.template.named_children()
+        ]
+
     def __call__(self, x: Tensor, seen: list[Tensor] | None = None) -> Tensor:
         """Logits (runs, batch, outputs) for inputs (runs, batch, features); activations are appended to `seen`."""
-        for name, layer in self.template.named_children():
-            x = self.layer(name, x)
+        for layer, params in self.layers:
+            x = apply_stacked(layer, params, x)
             if seen is not None and isinstance(layer, ACTIVATION_TYPES):
                 seen.append(x)
         return x
-
-    def layer(self, name: str, x: Tensor) -> Tensor:
-        """One layer of every run, (runs, batch, ...) -> (runs, batch, ...)."""
-        module = self.template.get_submodule(name)
-        own = {key: self.params[f"{name}.{key}"] for key, _ in module.named_parameters()}
-        if isinstance(module, nn.Linear):
-            W = own["weight"]  # as the first factor its gradient comes in W's own layout, and is not copied once more
-            return (torch.baddbmm(own["bias"][..., None], W, x.mT) if "bias" in own else W @ x.mT).mT
-        if isinstance(module, ACTIVATION_TYPES) and not own:
-            return module(x)
-        return vmap(lambda p, h: functional_call(module, p, (h,)))(own, x)
 
     def finite(self) -> Tensor:
         """Which runs have only finite parameters, shape (runs,), bool."""
@@ -151,6 +145,16 @@ class Stack:
             batch_dims=1,
             fused=True,
         )
+
+
+def apply_stacked(layer: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
+    """One layer of every run, (runs, batch, ...) -> (runs, batch, ...), with its parameters stacked (runs, ...)."""
+    if isinstance(layer, nn.Linear):
+        W = params["weight"]  # as the first factor its gradient comes in W's own layout, and is not copied once more
+        return (torch.baddbmm(params["bias"][..., None], W, x.mT) if "bias" in params else W @ x.mT).mT
+    if isinstance(layer, ACTIVATION_TYPES) and not params:
+        return layer(x)
+    return vmap(lambda p, h: functional_call(layer, p, (h,)))(params, x)
 
 
 class TaskData(NamedTuple):
