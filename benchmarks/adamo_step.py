@@ -50,7 +50,11 @@ def lazy_gap(device: torch.device, every: int) -> dict[str, object]:
             optimizer.step()
         finals.append(singular_values(p.detach()))
     gap, moved = (finals[0] - finals[1]).abs().max(), (finals[0] - singular_values(start)).abs().max()
-    return {"what": f"lazy flow, every={every}: max |sigma difference|", "value": float(gap), "moved": float(moved)}
+    return {
+        "what": f"lazy flow, every={every}: largest difference of a singular value",
+        "value": float(gap),
+        "moved": float(moved),
+    }
 
 
 def rows(device: torch.device) -> list[dict[str, object]]:
