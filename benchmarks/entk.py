@@ -1,6 +1,6 @@
 """Layer-wise eNTK against `torch.func` Jacobians: time and peak memory, 10 outputs, the paper's MLP 3072-512x4-10.
 
-The Jacobians are those of PyTorch's own tutorial on the kernel, one sample at a time under `vmap`: what a user would write.
+The Jacobians are those of PyTorch's own tutorial on the kernel, one sample at a time under `vmap`.
 256 inputs where the Jacobian (24 GB) fits, that is on a large GPU; 32 inputs on a CPU (3 GB).
 """
 
