@@ -122,6 +122,9 @@ def draw_metric(ax: Axes, points: pd.DataFrame, experiment: Experiment) -> None:
         ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
     if metric in LOGARITHMIC:
         ax.set_yscale("log")
+        trained = points[points["task"] >= 0]["low"]
+        if trained.min() > 0:  # the defect at initialisation is rounding, ten decades below all else
+            ax.set_ylim(bottom=max(0.5 * trained.min(), 0.8 * points["low"].min()))
     ax.grid(True)
 
 
