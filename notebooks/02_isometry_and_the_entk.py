@@ -38,7 +38,7 @@ import torch
 from torch import nn
 
 from dyniso import data, figures, nets, streams, train
-from dyniso.book import claim, display, show, stamp
+from dyniso.book import claim, show, show_markdown, stamp
 from dyniso.entk import backward_maps, empirical_ntk, feature_grams, ntk_summary, plasticity
 
 started = time.perf_counter()
@@ -542,7 +542,7 @@ def markdown(frame, formats, note):
         for name, *values in frame.itertuples(name=None)
     ]
     text = "\n".join(f"| {' | '.join(line)} |" for line in (*head, *body)) + f"\n\n{note}"
-    display({"text/markdown": text, "text/plain": text}, {})
+    show_markdown(text)
 
 
 # %% tags=["remove-input"]

@@ -46,7 +46,7 @@ import pandas as pd
 import torch
 
 from dyniso import cli, data, figures, specs, store, streams, train
-from dyniso.book import claim, display, import_graph, imported_names, show, stamp
+from dyniso.book import claim, import_graph, imported_names, show, show_markdown, stamp
 
 started = time.perf_counter()
 root = store.PACKAGE.parent
@@ -56,7 +56,7 @@ def table(rows, *columns):
     """Show rows as a Markdown table: the page's own style, on white and on dark."""
     cells = [[f"{value:.6g}" if isinstance(value, float) else str(value) for value in row] for row in rows]
     text = "\n".join("| " + " | ".join(line) + " |" for line in (columns, [":--"] * len(columns), *cells))
-    display({"text/markdown": text, "text/plain": text}, {})
+    show_markdown(text)
 
 
 # %% [markdown]
