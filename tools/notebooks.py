@@ -251,6 +251,7 @@ def execute(project: Project, source: Path, given: Mapping[str, Value], out: Pat
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".running-") as scratch:
         environment = KERNEL_ENV | {"DYNISO_FIGURES": str(Path(scratch, "figures").resolve())}
         options: dict[str, Any] = {"cwd": str(source.parent), "progress_bar": False, "start_timeout": START_TIMEOUT_S}
+        options["kernel_manager_class"] = ipc_kernel_manager()
         options["extra_arguments"] = ["--IPKernelApp.log_level=CRITICAL"]  # it warns of local TCP, and of its own end
         try:
             with environ(environment):
@@ -269,6 +270,22 @@ def execute(project: Project, source: Path, given: Mapping[str, Value], out: Pat
         for name in figures:
             os.replace(Path(scratch, "figures", f"{name}.csv"), out.parent / "figures" / f"{name}.csv")
         os.replace(Path(scratch, out.name), out)
+
+
+def ipc_kernel_manager() -> type:
+    """A kernel manager that talks over a socket file of its own.
+
+    The usual free TCP port is chosen before the kernel binds it, so kernels that start at the same time can collide.
+    """
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import default
+
+    class IpcKernelManager(AsyncKernelManager):
+        @default("transport")
+        def _default_transport(self) -> str:
+            return "ipc"
+
+    return IpcKernelManager
 
 
 @contextmanager
