@@ -248,10 +248,13 @@ def execute(project: Project, source: Path, given: Mapping[str, Value], out: Pat
     parameters = checked_parameters(declared_parameters(nb), given)
     key = project.key(source, parameters)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".running-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=".running-") as scratch,
+        tempfile.TemporaryDirectory() as sockets,
+    ):
         environment = KERNEL_ENV | {"DYNISO_FIGURES": str(Path(scratch, "figures").resolve())}
         options: dict[str, Any] = {"cwd": str(source.parent), "progress_bar": False, "start_timeout": START_TIMEOUT_S}
-        options["kernel_manager_class"] = ipc_kernel_manager()
+        options["kernel_manager_class"] = ipc_kernel_manager(sockets)
         options["extra_arguments"] = ["--IPKernelApp.log_level=CRITICAL"]  # it warns of local TCP, and of its own end
         try:
             with environ(environment):
@@ -272,8 +275,8 @@ def execute(project: Project, source: Path, given: Mapping[str, Value], out: Pat
         os.replace(Path(scratch, out.name), out)
 
 
-def ipc_kernel_manager() -> type:
-    """A kernel manager that talks over a socket file of its own.
+def ipc_kernel_manager(sockets: str) -> type:
+    """A kernel manager that talks over socket files in a folder of its own, with a short path.
 
     The usual free TCP port is chosen before the kernel binds it, so kernels that start at the same time can collide.
     """
@@ -284,6 +287,10 @@ def ipc_kernel_manager() -> type:
         @default("transport")
         def _default_transport(self) -> str:
             return "ipc"
+
+        @default("ip")
+        def _default_ip(self) -> str:
+            return str(Path(sockets, "kernel"))
 
     return IpcKernelManager
 
