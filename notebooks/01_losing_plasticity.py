@@ -120,20 +120,18 @@ dormant = {m.name: value("dormant_0.025", m.name, last) for m in experiment.meth
 
 # %% tags=["remove-input"]
 a, b = first_and_last["adam"]
-claim(
-    f"1. Adam loses plasticity: online accuracy {a:.2f} on the first task, {b:.2f} over the last three.", b < 0.85 * a
-)
+claim(f"1. Adam loses plasticity: online accuracy {a:.2f} on the first task, {b:.2f} over the last three.", b < 0.8 * a)
 
 c, d = first_and_last["adamo"]
-claim(f"2. AdamO at the printed strength 1e-3 hardly helps at this length: {c:.2f} to {d:.2f}.", d < 0.85 * c)
+claim(f"2. AdamO at the printed strength 1e-3 hardly helps at this length: {c:.2f} to {d:.2f}.", d < 0.8 * c)
 
 e, f = first_and_last["adamo_0.1"]
-claim(f"3. AdamO at strength 0.1 keeps most of it: {e:.2f} to {f:.2f}.", f > 0.75 * e and f > b + 0.05)
+claim(f"3. AdamO at strength 0.1 keeps most of it: {e:.2f} to {f:.2f}.", f > 0.75 * e and f > b + 0.1)
 
 g, h = first_and_last["adamo_coupled"]
 claim(
     f"4. The same penalty in the loss does it with a hundredth of that strength: at 1e-3, {g:.2f} to {h:.2f}.",
-    h > b + 0.03,
+    h > b + 0.05,
 )
 
 i, j = first_and_last["maxmin"]
