@@ -149,7 +149,7 @@ def stamp_table(
 
     Args:
         made_by: `dyniso.store.provenance()`; a commit that ends in + had uncommitted changes.
-        notebook: name without folder and suffix, e.g. "03_adamo".
+        notebook: name without folder and suffix, e.g. "07_adamo".
         parameters: the values of the parameters cell.
         specs: experiment name -> digest of the spec whose stored rows the page reads.
         seeds: the seeds of those rows.
@@ -157,7 +157,7 @@ def stamp_table(
         wall_s: seconds that this page took.
 
     >>> made_by = {"dyniso": "0.1.0", "commit": "abc1234+", "torch": "2.13.0", "hardware": "a CPU"}
-    >>> print(stamp_table(made_by, notebook="03_adamo", parameters={"tier": "check"}, seeds=range(4)))
+    >>> print(stamp_table(made_by, notebook="07_adamo", parameters={"tier": "check"}, seeds=range(4)))
     | What produced this page | |
     |:--|:--|
     | dyniso | 0.1.0 |
@@ -166,7 +166,7 @@ def stamp_table(
     | this page ran on | a CPU |
     | parameters | `tier = 'check'` |
     | seeds | 0 to 3 (4) |
-    | run it again | `python tools/notebooks.py run notebooks/03_adamo.py -p tier check` |
+    | run it again | `python tools/notebooks.py run notebooks/07_adamo.py -p tier check` |
     """
     parameters, specs, seeds = parameters or {}, specs or {}, sorted(seeds)
     contiguous = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))

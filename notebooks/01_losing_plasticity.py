@@ -310,7 +310,7 @@ for name in ("random_labels", "permuted_pixels"):
 #
 # * Loss of plasticity is real and, on random labels, severe; a penalty on singular values prevents it. That much of the
 #   paper's claim is reproduced here, at small scale.
-# * The printed strength $10^{-3}$ is not enough in these runs. {doc}`The chapter on AdamO <03_adamo>` says why, and what
+# * The printed strength $10^{-3}$ is not enough in these runs. {doc}`The chapter on AdamO <07_adamo>` says why, and what
 #   strength to expect.
 # * *Decoupled* is not what matters in these runs: the same penalty in the loss, as in Parseval regularisation
 #   {cite:p}`chung2024`, keeps plasticity too, at a strength a hundred times smaller.

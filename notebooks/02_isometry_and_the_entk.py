@@ -1063,7 +1063,7 @@ for phi in ("maxmin", "crelu"):
 # %% [markdown]
 # ## What is next
 #
-# Weights do not stay where they start. {doc}`03_adamo` adds a force that pulls singular values towards one while an adaptive optimizer trains,
+# Weights do not stay where they start. {doc}`07_adamo` adds a force that pulls singular values towards one while an adaptive optimizer trains,
 # and asks how strong it has to be.
 
 # %% tags=["remove-input"]

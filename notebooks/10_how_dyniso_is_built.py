@@ -513,7 +513,7 @@ claim(
     "20. Every registered experiment has every tier.",
     all(tuple(tiers) == specs.TIERS for tiers in specs.REGISTRY.values()),
 )
-call = [sys.executable, "tools/notebooks.py", "run", "notebooks/04_how_dyniso_is_built.py", "-p", "rums", "3"]
+call = [sys.executable, "tools/notebooks.py", "run", "notebooks/10_how_dyniso_is_built.py", "-p", "rums", "3"]
 done = subprocess.run(call, cwd=root, capture_output=True, text=True)
 claim(
     f"21. A misspelt parameter stops before anything runs: {done.stderr.strip()}",
@@ -525,7 +525,7 @@ claim(
 # library, a file, a `make` target or a `dyniso` command is looked up.
 
 # %% tags=["hide-input"]
-pages = [root / "notebooks" / "04_how_dyniso_is_built.py", root / "CONTRIBUTING.md"]
+pages = [root / "notebooks" / "10_how_dyniso_is_built.py", root / "CONTRIBUTING.md"]
 text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
 tests = "\n".join(path.read_text(encoding="utf-8") for path in root.glob("tests/*.py"))
 names = set(re.findall(r"`(dyniso(?:\.\w+)+)`", text))
@@ -552,7 +552,7 @@ claim(
 # A plotted point is the mean of stored rows, and a row comes from one training function whose settings name its file.
 # What comparisons rest on was executed above: paired draws, stacking that changes nothing beyond rounding, results
 # that never meet other settings. So the curves are what the code computes. That the code computes what the paper
-# means is another question; for that, read [AdamO](03_adamo) and the tests against independent implementations.
+# means is another question; for that, read [AdamO](07_adamo) and the tests against independent implementations.
 #
 # ## Try changing
 #
@@ -596,7 +596,7 @@ claim(
 # %% tags=["remove-input"]
 scratch.cleanup()
 stamp(
-    notebook="04_how_dyniso_is_built",
+    notebook="10_how_dyniso_is_built",
     parameters={"runs": runs, "steps": steps},
     specs={experiment.name: digest},
     seeds=experiment.seeds,

@@ -515,11 +515,11 @@ except RuntimeError as error:
 # 2. $q\le0.04$ asks $\lambda \ge \eta n r^2/(8\cdot0.04) = 3\cdot10^{-4}\cdot1024\cdot0.04/0.32 \approx 0.04$.
 # ```
 #
-# **Next.** {doc}`How dyniso is built <04_how_dyniso_is_built>`: where these numbers come from, and where to add your own.
+# **Next.** {doc}`How dyniso is built <10_how_dyniso_is_built>`: where these numbers come from, and where to add your own.
 
 # %% tags=["remove-input"]
 stamp(
-    notebook="03_adamo",
+    notebook="07_adamo",
     parameters={"width": width, "steps": steps, "seed": seed},
     specs={experiment.name: specs.digest(experiment, experiment.method("adamo_0.1"))},
     seeds=experiment.seeds,
