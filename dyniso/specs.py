@@ -14,7 +14,27 @@ from typing import Any
 
 TIERS = ("smoke", "check", "paper")  # seconds, minutes on 2 cores, a GPU
 STREAMS = ("random_labels", "permuted_pixels")
-OPTIMIZERS = ("adam", "adamo")
+OPTIMIZERS = ("adam", "adamw", "sgd", "adamo", "muon", "upgd")
+NORMS = ("none", "layernorm", "layernorm_fixed")
+MEASURES = ("kernel", "lens")  # before each task; after the last (dyniso.probes says what they are)
+BASELINES = (  # dyniso.baselines has one class for each
+    "l2",
+    "l2_init",
+    "spectral_penalty",
+    "parseval",
+    "feature_rank",
+    "churn",
+    "redo",
+    "continual_backprop",
+    "shrink_perturb",
+    "reset",
+    "fire",
+    "norm_projection",
+    "row_norm",
+    "spectral_norm",
+    "weight_clipping",
+    "isometry",
+)
 
 
 def nearest(value: str, allowed: Iterable[str]) -> str:
@@ -88,16 +108,41 @@ class Method:
     isometry_strength: float = 0.0
     isometry_every: int = 1
     coupled: bool = False
+    baseline: str | None = None  # a method of dyniso.baselines on top of the optimizer
+    settings: tuple[tuple[str, Any], ...] = ()  # its fields that are not at their defaults
+    norm: str | None = None  # before every activation
+    weight_decay: float | None = None  # torch's, in the optimizer; decoupled with "adamw"
+    decoupled_weight_decay: bool | None = None  # with "adamo" only
+    clip_norm: float | None = None  # global norm of the task gradient, one run at a time
+    schedule: str | None = None  # "cosine": from lr to 0 within each task
+    parametrization: str | None = None  # "newton_schulz": hidden weights orthogonal by construction
 
     def __post_init__(self) -> None:
         require(f"{self.name}.optimizer", self.optimizer, OPTIMIZERS)
+        for field_name, allowed in (
+            ("baseline", BASELINES),
+            ("norm", NORMS),
+            ("schedule", ("cosine",)),
+            ("parametrization", ("newton_schulz",)),
+        ):
+            if getattr(self, field_name) is not None:
+                require(f"{self.name}.{field_name}", getattr(self, field_name), allowed)
+        if self.settings and self.baseline is None:
+            raise ValueError(f"{self.name}.settings={dict(self.settings)}; they need a baseline")
+        for field_name in ("weight_decay", "clip_norm"):
+            if getattr(self, field_name) is not None:
+                require_range(f"{self.name}.{field_name}", getattr(self, field_name), 0, kind=float)
+        if self.decoupled_weight_decay and self.optimizer != "adamo":
+            raise ValueError(f"{self.name}.decoupled_weight_decay is for 'adamo'; use optimizer='adamw'")
         require(f"{self.name}.activation", self.activation, ("relu", "maxmin", "abs", "crelu", "tanh", "leaky_relu"))
         require_range(f"{self.name}.lr", self.lr, 0, kind=float)
         require_range(f"{self.name}.isometry_strength", self.isometry_strength, 0, kind=float)
         require_range(f"{self.name}.isometry_every", self.isometry_every, 1)
         require(f"{self.name}.coupled", self.coupled, (True, False))
-        if self.optimizer == "adam" and (self.isometry_strength or self.coupled or self.isometry_every != 1):
-            raise ValueError(f"{self.name}: an isometry setting has no effect with optimizer='adam'; use 'adamo'")
+        if self.optimizer != "adamo" and (self.isometry_strength or self.coupled or self.isometry_every != 1):
+            raise ValueError(
+                f"{self.name}: an isometry setting has no effect with optimizer={self.optimizer!r}; use 'adamo'"
+            )
         c = self.lr * self.isometry_strength * self.isometry_every
         if not self.coupled and c >= 0.25:
             raise ValueError(f"{self.name}: lr * isometry_strength * isometry_every = {c:.4g}; it must be below 1/4")
@@ -117,6 +162,7 @@ class Experiment:
     batch: int
     seeds: tuple[int, ...] = (0, 1)
     probe: int = 256  # images of the current task on which activations are read
+    measures: tuple[str, ...] = ()  # costly ones, of MEASURES
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (field, where its value comes from)
 
     def __post_init__(self) -> None:
@@ -124,6 +170,8 @@ class Experiment:
         require_range("steps_per_task", self.steps_per_task, 1)
         require_range("batch", self.batch, 1, self.stream.samples)
         require_range("probe", self.probe, 1, self.stream.samples)
+        for measure in self.measures:
+            require("measures", measure, MEASURES)
         names = [m.name for m in self.methods]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"methods={names}; they need at least one name, each once")
@@ -149,8 +197,15 @@ def only_methods(experiment: Experiment, names: Iterable[str]) -> Experiment:
     return replace(experiment, methods=tuple(experiment.method(name) for name in names))
 
 
+def absent(value: Any) -> bool:
+    """Whether a field stands for "not used"."""
+    return value is None or value == ()
+
+
 def digest(experiment: Experiment, method: Method) -> str:
     """Sixteen hex digits that name one run's settings, whatever its seed and the company it runs in.
+
+    A field that is None or () is left out, so a later field with such a default renames no stored run.
 
     >>> e = get("random_labels")
     >>> digest(e, e.methods[0]) == digest(with_seeds(e, 7), e.methods[0])
@@ -159,7 +214,8 @@ def digest(experiment: Experiment, method: Method) -> str:
     settings = asdict(experiment)
     for left_out in ("methods", "seeds", "sources", "title", "tier"):
         del settings[left_out]
-    settings["method"] = {k: v for k, v in asdict(method).items() if k not in ("name", "label")}
+    settings["method"] = {k: v for k, v in asdict(method).items() if k not in ("name", "label") and not absent(v)}
+    settings = {k: v for k, v in settings.items() if not absent(v)}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -212,9 +268,150 @@ PERMUTED_PIXELS = replace(
 )
 
 
+# The short stream of the theory chapters: small enough that two dozen methods fit on two cores.
+SHORT_STREAM = replace(
+    RANDOM_LABELS,
+    seeds=(0, 1),
+    sources=(
+        *COMMON_SOURCES,
+        ("stream", "random labels as in Zhang et al. 2016, labels uniform and independent"),
+        ("method.settings", "the constants of each method's source, not tuned here; see dyniso.baselines"),
+    ),
+)
+
+
+def with_baseline(baseline: str, label: str, name: str | None = None, **changes: Any) -> Method:
+    """Adam with a method of `dyniso.baselines`; keywords that are no fields of Method are the baseline's settings."""
+    own = {k: changes.pop(k) for k in list(changes) if k in Method.__dataclass_fields__}
+    return Method(name or baseline, label, baseline=baseline, settings=tuple(sorted(changes.items())), **own)
+
+
+L2_INIT = with_baseline("l2_init", "L2-Init, 0.01", strength=0.01)
+REDO = with_baseline("redo", "ReDo", threshold=0.1, every=100)
+LAYERNORM = Method("layernorm", "LayerNorm", norm="layernorm")
+EARLIER_METHODS = replace(
+    SHORT_STREAM,
+    name="earlier_methods",
+    title="Every method on one short stream, through the same instruments",
+    measures=("lens",),
+    methods=(
+        ADAM,
+        Method("adamw", "AdamW, 0.1", optimizer="adamw", weight_decay=0.1),
+        with_baseline("l2", "L2, 0.001", strength=1e-3),
+        L2_INIT,
+        with_baseline("feature_rank", "L2-ER"),
+        with_baseline("spectral_penalty", "spectral penalty", strength=1e-3),
+        with_baseline("spectral_norm", "spectral norm"),
+        with_baseline("row_norm", "weight norm"),
+        with_baseline("weight_clipping", "weight clipping", kappa=2.0),
+        with_baseline("norm_projection", "NaP", name="nap", norm="layernorm_fixed"),
+        LAYERNORM,
+        with_baseline("parseval", "Parseval, 0.001", strength=1e-3),
+        ADAMO,
+        ADAMO_STRONG,
+        Method("crelu", "CReLU", activation="crelu"),
+        MAXMIN,
+        MAXMIN_ADAMO,
+        Method("isometric", "isometric net", activation="maxmin", parametrization="newton_schulz"),
+        REDO,
+        with_baseline("continual_backprop", "continual backprop", rate=1e-3),
+        with_baseline("shrink_perturb", "shrink & perturb", shrink=0.999, perturb=0.01, when="step"),
+        with_baseline("reset", "head reset", name="reset_head", layers="head"),
+        with_baseline("reset", "full reset", name="reset_all", layers="all"),
+        with_baseline("fire", "FIRE"),
+        with_baseline("fire", "FIRE to one", name="fire_one", steps=30, fan_scaled=False),
+        Method("muon", "Muon", optimizer="muon"),
+        Method("upgd", "UPGD", optimizer="upgd", lr=1e-2, weight_decay=1e-2),
+        with_baseline("churn", "C-CHAIN"),
+    ),
+)
+DORMANCY = replace(
+    SHORT_STREAM,
+    name="dormancy",
+    title="Dormant, dead and reactivated ReLUs, with the pull on live or dead rows only",
+    methods=(
+        ADAM,
+        ADAMO_STRONG,
+        COUPLED,
+        with_baseline("isometry", "live rows only, 0.1", name="live_rows_0.1", strength=0.1, rows="live"),
+        with_baseline("isometry", "dead rows only, 0.1", name="dead_rows_0.1", strength=0.1, rows="dead"),
+        L2_INIT,
+        REDO,
+        LAYERNORM,
+    ),
+)
+
+
+def at_strength(strength: float, coupled: bool, label: str) -> Method:
+    return replace(
+        ADAMO, name=f"{label}_{strength:g}", label=f"{label}, {strength:g}", isometry_strength=strength, coupled=coupled
+    )
+
+
+STRENGTHS = replace(
+    SHORT_STREAM,
+    name="strengths",
+    title="Coupled against decoupled over strengths, evaluation point, lazy steps",
+    methods=(
+        ADAM,
+        *(at_strength(s, False, "decoupled") for s in (1e-3, 1e-2, 1e-1, 1.0)),
+        *(at_strength(s, True, "coupled") for s in (1e-5, 1e-4, 1e-3, 1e-2)),
+        with_baseline("isometry", "after Adam, 0.1", name="after_0.1", strength=0.1),
+        replace(ADAMO_STRONG, name="lazy10_0.1", label="every 10, 0.1", isometry_every=10),
+        replace(ADAMO_STRONG, name="lazy50_0.1", label="every 50, 0.1", isometry_every=50),
+    ),
+)
+INTERACTIONS = replace(
+    SHORT_STREAM,
+    name="interactions",
+    title="AdamO beside weight decay, gradient clipping, a schedule, and Muon",
+    methods=(
+        ADAM,
+        ADAMO_STRONG,
+        replace(ADAMO_STRONG, name="adamo_0.1_l2", label="AdamO + L2", weight_decay=1e-3),
+        replace(
+            ADAMO_STRONG, name="adamo_0.1_adamw", label="AdamO + decay", weight_decay=0.1, decoupled_weight_decay=True
+        ),
+        Method("adamw", "AdamW, 0.1", optimizer="adamw", weight_decay=0.1),
+        replace(ADAMO_STRONG, name="adamo_0.1_clip", label="AdamO, clipped", clip_norm=0.5),
+        replace(ADAM, name="adam_clip", label="Adam, clipped", clip_norm=0.5),
+        replace(ADAMO_STRONG, name="adamo_0.1_cosine", label="AdamO, cosine", schedule="cosine"),
+        replace(ADAM, name="adam_cosine", label="Adam, cosine", schedule="cosine"),
+        Method("muon", "Muon", optimizer="muon"),
+        with_baseline("isometry", "Muon + isometry", name="muon_isometry", optimizer="muon", strength=0.1, lr=1e-3),
+    ),
+)
+PREDICTORS = replace(
+    SHORT_STREAM,
+    name="predictors",
+    title="The kernel before each task, and the loss removed in it",
+    measures=("kernel",),
+    methods=(ADAM, ADAMO, ADAMO_STRONG, COUPLED, MAXMIN, MAXMIN_ADAMO, LAYERNORM, L2_INIT, REDO),
+)
+
+
 def tiers(smoke: Experiment, **changes: dict[str, Any]) -> dict[str, Experiment]:
     """The smoke spec and its heavier versions, each a `replace` of it."""
     return {"smoke": smoke} | {tier: replace(smoke, tier=tier, **change) for tier, change in changes.items()}
+
+
+def short(smoke: Experiment) -> dict[str, Experiment]:
+    """The tiers of an experiment on the short stream."""
+    return tiers(
+        smoke,
+        check=dict(
+            stream=replace(smoke.stream, tasks=20),
+            steps_per_task=400,
+            seeds=(0, 1, 2, 3),
+        ),
+        paper=dict(
+            stream=replace(smoke.stream, samples=8000, tasks=30),
+            net=SCALE_PAPER,
+            steps_per_task=2000,
+            batch=128,
+            seeds=tuple(range(8)),
+        ),
+    )
 
 
 REGISTRY: dict[str, dict[str, Experiment]] = {
@@ -250,7 +447,7 @@ REGISTRY: dict[str, dict[str, Experiment]] = {
             seeds=tuple(range(8)),
         ),
     ),
-}
+} | {smoke.name: short(smoke) for smoke in (EARLIER_METHODS, DORMANCY, STRENGTHS, INTERACTIONS, PREDICTORS)}
 
 
 def get(name: str, tier: str = "smoke") -> Experiment:

@@ -27,7 +27,18 @@ from .specs import Experiment, Method, digest
 PACKAGE = Path(__file__).parent
 COLUMNS = ["experiment", "tier", "method", "seed", "task", "layer", "metric", "value"]
 RUN_COLUMNS = ["digest", "commit", "torch", "hardware", "wall_s", "stacked_runs"]  # provenance kept by compact tables
-TRAINING_MODULES = ("data", "isometry", "nets", "optim", "dormancy", "streams", "train")
+TRAINING_MODULES = (
+    "baselines",
+    "data",
+    "dormancy",
+    "entk",
+    "isometry",
+    "nets",
+    "optim",
+    "probes",
+    "streams",
+    "train",
+)
 
 
 class UnusableError(ValueError):

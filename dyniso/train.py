@@ -7,27 +7,35 @@ starts from the same weights and sees the same batches, so comparisons are paire
 
 from __future__ import annotations
 
+import copy
+import math
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.utils import parametrize
 from tqdm import tqdm
 
-from . import data, store
+from . import baselines, data, probes, store
 from .dormancy import ACTIVATION_TYPES, dead_units, dormant_fraction, reactivated
 from .isometry import spectrum, summarise_spectrum
-from .nets import mlp
+from .nets import mlp, orthogonal
 from .optim import AdamO, IsometryDivergenceError, isometry_groups
 from .specs import Experiment, Method
 from .streams import batch_order, make_task, standardise
 
 CLASSES = 10
 TAU = (0.025, 0.1)  # dormancy thresholds of Sokar et al. 2023
+KERNEL = 64  # inputs of the kernel that is measured before each task
+LENS = 16  # inputs whose Jacobians are formed after the last task
+BUDGETS = (20, 100)  # steps after which measure "kernel" looks at the loss of the task
 
 
 class Run(NamedTuple):
@@ -64,17 +72,22 @@ def hardware_name(device: torch.device) -> str:
 def make_net(experiment: Experiment, method: Method, seed: int, pixels: int) -> nn.Sequential:
     """The net of one run; every method of a seed gets the same initial weights."""
     net = experiment.net
-    return mlp(
+    made = mlp(
         pixels,
         CLASSES,
         net.width,
         net.depth,
         method.activation,
         bias=net.bias,
+        norm=method.norm or "none",
         init=net.init,
         gain=net.gain,
         seed=seed,
     )
+    if method.parametrization:
+        for layer in [m for m in made if isinstance(m, nn.Linear)][:-1]:
+            orthogonal(layer, method.parametrization)
+    return made
 
 
 class Stack:
@@ -126,16 +139,66 @@ class Stack:
         pulled = {id(p) for p in isometry_groups(self.template)[0]["params"]}
         return [name for name, p in self.template.named_parameters() if id(p) in pulled]
 
-    def optimizer(self, runs: list[Run]) -> torch.optim.Optimizer:
+    def weights(self) -> dict[str, Tensor]:
+        """Every weight matrix (runs, out, in) as the forward pass uses it, by name."""
+        found = {}
+        for name, layer in self.template.named_children():
+            if parametrize.is_parametrized(layer, "weight"):
+                held = {"original": self.params[f"{name}.parametrizations.weight.original"]}
+                build = layer.get_submodule("parametrizations.weight")
+                found[f"{name}.weight"] = vmap(lambda p, b=build: functional_call(b, p, ()))(held)
+            elif isinstance(layer, nn.Linear):
+                found[f"{name}.weight"] = self.params[f"{name}.weight"]
+        return found
+
+    def single(self, run: int) -> nn.Sequential:
+        """One run as a net of its own, in float64 and without parametrizations: for instruments, not for training."""
+        weights = self.weights()
+        plain: dict[str, nn.Module] = {}
+        for name, layer in self.template.named_children():
+            own = {key: self.params[f"{name}.{key}"][run].detach() for key, _ in layer.named_parameters()}
+            if isinstance(layer, nn.Linear):
+                own = {"weight": weights[f"{name}.weight"][run].detach()} | {
+                    k: p for k, p in own.items() if k == "bias"
+                }
+                plain[name] = nn.Linear(layer.in_features, layer.out_features, bias="bias" in own)
+            else:
+                plain[name] = copy.deepcopy(layer)
+            plain[name].load_state_dict(own)
+        return nn.Sequential(OrderedDict(plain)).to(next(iter(weights.values())).device).double()
+
+    def attach(self, method: Method, optimizer: Any, seeds: list[int]) -> baselines.Attached:
+        """The baseline of a method at work on the stacked parameters."""
+        layers = [
+            baselines.Layer(name, self.params[f"{name}.weight"], self.params.get(f"{name}.bias"))
+            for name, layer in self.template.named_children()
+            if isinstance(layer, nn.Linear)
+        ]
+        baseline = baselines.make(method.baseline or "", **dict(method.settings))
+        elementwise = baselines.is_elementwise(self.template)
+        return baselines.Attached(baseline, layers, optimizer, self, seeds, batch_dims=1, elementwise=elementwise)
+
+    def optimizer(self, runs: list[Run]) -> Any:
         """The optimizer of a group of runs: settings shared but for the strength, which is one value a run."""
         method = runs[0].method
         everything = list(self.params.values())
+        decay = method.weight_decay or 0.0
+        if method.optimizer == "adamw":
+            return torch.optim.AdamW(everything, lr=method.lr, weight_decay=decay, fused=True)
+        if method.optimizer == "sgd":
+            return torch.optim.SGD(everything, lr=method.lr, weight_decay=decay)
+        if method.optimizer == "upgd":
+            generators = [torch.Generator(everything[0].device).manual_seed(run.seed) for run in runs]
+            return baselines.UPGD(everything, method.lr, weight_decay=decay, generators=generators, batch_dims=1)
         strengths = [run.method.isometry_strength for run in runs]
-        if not any(strengths):
-            return torch.optim.Adam(everything, lr=method.lr, fused=True)
+        if method.optimizer != "muon" and not any(strengths):
+            return torch.optim.Adam(everything, lr=method.lr, weight_decay=decay, fused=True)
         names = self.regularised()
         pulled = [self.params[n] for n in names]
         rest = [p for n, p in self.params.items() if n not in names]
+        if method.optimizer == "muon":  # ten times the learning rate of the Adam beside it
+            muon = baselines.PerRun(pulled, lambda ps: torch.optim.Muon(ps, lr=10 * method.lr, weight_decay=decay))
+            return baselines.Several(muon, torch.optim.Adam(rest, lr=method.lr, weight_decay=decay, fused=True))
         per_run = torch.tensor(strengths, device=everything[0].device)
         return AdamO(
             [{"params": pulled, "isometry_strength": per_run}, {"params": rest, "isometry_strength": 0.0}],
@@ -143,13 +206,24 @@ class Stack:
             isometry_every=method.isometry_every,
             coupled=method.coupled,
             batch_dims=1,
+            weight_decay=decay,
+            decoupled_weight_decay=bool(method.decoupled_weight_decay),
             fused=True,
         )
+
+    @torch.no_grad()
+    def clip(self, norm: float) -> None:
+        """Scale the gradients of each run down to a global norm, as `torch.nn.utils.clip_grad_norm_` does for one."""
+        grads = [p.grad for p in self.params.values() if p.grad is not None]
+        size = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
+        factor = (norm / (size + 1e-6)).clamp_max(1)
+        for g in grads:
+            g.mul_(factor.reshape(-1, *[1] * (g.ndim - 1)))
 
 
 def apply_stacked(layer: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
     """One layer of every run, (runs, batch, ...) -> (runs, batch, ...), with its parameters stacked (runs, ...)."""
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, nn.Linear) and "weight" in params:
         W = params["weight"]  # as the first factor its gradient comes in W's own layout, and is not copied once more
         return (torch.baddbmm(params["bias"][..., None], W, x.mT) if "bias" in params else W @ x.mT).mT
     if isinstance(layer, ACTIVATION_TYPES) and not params:
@@ -184,44 +258,81 @@ def load_task(experiment: Experiment, runs: list[Run], task: int, images: Tensor
     return TaskData(images, stacked("rows"), stacked("labels"), permutation)
 
 
-def train_task(stack: Stack, optimizer: torch.optim.Optimizer, task: TaskData, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Train every run through one task.
+class Trainer:
+    """What trains a group of runs: stacked nets, optimizer, and the method on top of it, if any."""
 
-    Args:
-        order: positions of each minibatch, shape (steps, runs, batch).
-    Returns:
-        Online accuracy and online loss (both before each update), shape (runs,).
-    """
-    steps, runs, batch = order.shape
-    correct = torch.zeros(runs, device=order.device)
-    total = torch.zeros(runs, device=order.device)
-    for positions in order:
-        x, y = task.take(positions)
-        logits = stack(x)
+    def __init__(self, experiment: Experiment, runs: list[Run], pixels: int, device: torch.device):
+        self.method = runs[0].method
+        self.stack = Stack([make_net(experiment, run.method, run.seed, pixels) for run in runs], device)
+        self.optimizer = self.stack.optimizer(runs)
+        self.attached: baselines.Attached | None = None
+        if self.method.baseline:
+            self.attached = self.stack.attach(self.method, self.optimizer, [run.seed for run in runs])
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def train(self, task: TaskData, order: Tensor, progress: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """Train every run on minibatches of one task.
+
+        Args:
+            order: positions of each minibatch, shape (steps, runs, batch).
+            progress: steps of this task done before and in all, for the schedule; None: this call is the task.
+        Returns:
+            Accuracy and loss before each update, summed over the steps, shape (runs,).
+        """
+        done, total = progress or (0, len(order))
+        correct = torch.zeros(order.shape[1], device=order.device)
+        losses = torch.zeros_like(correct)
+        for step, positions in enumerate(order):
+            self.schedule((done + step) / total)
+            hits, loss = self.update(*task.take(positions))
+            correct += hits
+            losses += loss
+        return correct, losses
+
+    def schedule(self, fraction: float) -> None:
+        """Set the learning rate for a fraction of the task done."""
+        if self.method.schedule == "cosine":
+            for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+                group["lr"] = rate * (1 + math.cos(math.pi * fraction)) / 2
+
+    def update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of every run; accuracy and task loss before it, shape (runs,)."""
+        runs, batch = y.shape
+        seen: list[Tensor] | None = None if self.attached is None else []
+        logits = self.stack(x, seen)
         losses = nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(runs, batch)
-        optimizer.zero_grad()
-        losses.mean(1).sum().backward()
+        loss = losses.mean(1)
+        self.optimizer.zero_grad()
+        if self.attached is None:
+            loss.sum().backward()
+        else:
+            self.attached.inputs, self.attached.activations = x, seen or []
+            (loss + self.attached.penalty()).sum().backward()
+        if self.method.clip_norm is not None:
+            self.stack.clip(self.method.clip_norm)
         try:
-            optimizer.step()
+            self.optimizer.step()
         except IsometryDivergenceError as error:  # these runs have diverged; the others go on
-            stack.give_up(error.runs)
-            optimizer.step()
-        with torch.no_grad():
-            correct += (logits.argmax(-1) == y).float().mean(1)
-            total += losses.detach().mean(1)
-    return correct / steps, total / steps
+            self.stack.give_up(error.runs)
+            self.optimizer.step()
+        if self.attached is not None:
+            self.attached.after_step()
+        return (logits.detach().argmax(-1) == y).float().mean(1), loss.detach()
 
 
 @torch.no_grad()
-def accuracy(stack: Stack, task: TaskData, chunk: int = 1000) -> Tensor:
-    """Accuracy of every run on its whole task, shape (runs,)."""
+def evaluate(stack: Stack, task: TaskData, chunk: int = 1000) -> tuple[Tensor, Tensor]:
+    """Accuracy and mean loss of every run on its whole task, shape (runs,)."""
     runs, samples = task.rows.shape
     correct = torch.zeros(runs, device=task.rows.device)
+    loss = torch.zeros_like(correct)
     for start in range(0, samples, chunk):
         positions = torch.arange(start, min(start + chunk, samples), device=task.rows.device).expand(runs, -1)
         x, y = task.take(positions)
-        correct += (stack(x).argmax(-1) == y).float().sum(1)
-    return correct / samples
+        logits = stack(x)
+        correct += (logits.argmax(-1) == y).float().sum(1)
+        loss += nn.functional.cross_entropy(logits.mT, y, reduction="none").sum(1)
+    return correct / samples, loss / samples
 
 
 Measures = dict[tuple[str, str], Tensor]  # (layer, metric) -> (runs,)
@@ -231,9 +342,7 @@ Measures = dict[tuple[str, str], Tensor]  # (layer, metric) -> (runs,)
 def weight_measures(stack: Stack) -> Measures:
     """Singular-value summaries of every weight matrix, the head included; of zeros for a run that is not finite."""
     found: Measures = {}
-    for name, W in stack.params.items():
-        if W.ndim < 3:
-            continue
+    for name, W in stack.weights().items():
         finite = torch.isfinite(W).flatten(1).all(1)
         sigma = spectrum(torch.where(finite[:, None, None], W, 0.0))
         for metric, value in summarise_spectrum(sigma)._asdict().items():
@@ -275,32 +384,69 @@ def train_group(
     Returns:
         One frame a run, columns task, layer, metric, value. Weight measures of task -1 are those at initialisation.
     """
-    device = images.device
-    stack = Stack([make_net(experiment, run.method, run.seed, images.shape[1]) for run in runs], device)
-    optimizer = stack.optimizer(runs)
-    recorded: list[tuple[int, Measures]] = [(-1, weight_measures(stack))]
+    trainer = Trainer(experiment, runs, images.shape[1], images.device)
+    recorded: list[tuple[int, Measures]] = [(-1, weight_measures(trainer.stack))]
     dead: list[Tensor] | None = None
     for index in range(experiment.stream.tasks):
         task = load_task(experiment, runs, index, images, labels)
-        steps, batch = experiment.steps_per_task, experiment.batch
-        orders = {s: batch_order(experiment.stream, s, index, steps, batch) for s in {run.seed for run in runs}}
-        order = torch.stack([torch.from_numpy(orders[run.seed]) for run in runs], 1).to(device)
-        online, loss = train_task(stack, optimizer, task, order)
-        found: Measures = {
-            ("", "online_accuracy"): online,
-            ("", "online_loss"): loss,
-            ("", "end_accuracy"): accuracy(stack, task),
-        }
-        probe = torch.arange(experiment.probe, device=device).expand(len(runs), -1)
-        of_activations, dead = activation_measures(stack, task.take(probe)[0], dead)
-        found |= of_activations | weight_measures(stack)
-        alive = stack.finite() & torch.isfinite(loss)
+        order = task_order(experiment, runs, index).to(images.device)
+        if index and trainer.attached is not None:
+            trainer.attached.new_task()
+        found = train_measured(experiment, trainer, task, order, images)
+        probe = torch.arange(experiment.probe, device=images.device).expand(len(runs), -1)
+        of_activations, dead = activation_measures(trainer.stack, task.take(probe)[0], dead)
+        found |= of_activations | weight_measures(trainer.stack)
+        if "lens" in experiment.measures and index == experiment.stream.tasks - 1:
+            found |= each_run(trainer.stack, probes.lens, task.take(probe[:, :LENS])[0])
+        alive = trainer.stack.finite() & torch.isfinite(found["", "online_loss"])
         # a diverged run is neither at chance level nor "0 % dead"
         found = {key: torch.where(alive, value, torch.nan) for key, value in found.items()}
         recorded.append((index, found | {("", "diverged"): (~alive).float()}))
         if bar is not None:
             bar.update()
     return frames(recorded, len(runs))
+
+
+def task_order(experiment: Experiment, runs: list[Run], index: int) -> Tensor:
+    """Positions of every minibatch of a task, shape (steps, runs, batch)."""
+    steps, batch = experiment.steps_per_task, experiment.batch
+    orders = {s: batch_order(experiment.stream, s, index, steps, batch) for s in {run.seed for run in runs}}
+    return torch.stack([torch.from_numpy(orders[run.seed]) for run in runs], 1)
+
+
+def train_measured(experiment: Experiment, trainer: Trainer, task: TaskData, order: Tensor, images: Tensor) -> Measures:
+    """Train one task; with measure "kernel", look at the net before, and at the loss before and after some steps."""
+    steps, done = len(order), 0
+    found: Measures = {}
+    correct, losses = torch.zeros_like(order[0, :, 0], dtype=torch.float), torch.zeros(order.shape[1]).to(images.device)
+    if "kernel" in experiment.measures:
+        fixed = (
+            task.images[task.rows[:, :KERNEL]]
+            if task.permutation is None
+            else images[:KERNEL].expand(order.shape[1], -1, -1)
+        )
+        found |= each_run(trainer.stack, probes.kernel, fixed)
+        inputs, labels = task.take(torch.arange(experiment.probe, device=images.device).expand(order.shape[1], -1))
+        found |= each_run(trainer.stack, probes.curvature, inputs, labels)
+        found["", "loss_start"] = evaluate(trainer.stack, task)[1]
+        for budget in [b for b in BUDGETS if b < steps]:
+            some = trainer.train(task, order[done:budget], (done, steps))
+            correct, losses, done = correct + some[0], losses + some[1], budget
+            found["", f"loss_after_{budget}"] = evaluate(trainer.stack, task)[1]
+    rest = trainer.train(task, order[done:], (done, steps))
+    found["", "online_accuracy"] = (correct + rest[0]) / steps
+    found["", "online_loss"] = (losses + rest[1]) / steps
+    found["", "end_accuracy"], found["", "end_loss"] = evaluate(trainer.stack, task)
+    return found
+
+
+def each_run(stack: Stack, instrument: Callable[..., dict[tuple[str, str], float]], *arguments: Tensor) -> Measures:
+    """An instrument for single nets on every run that is finite; NaN for the others."""
+    finite = stack.finite().tolist()
+    rows = [instrument(stack.single(r), *(a[r] for a in arguments)) if ok else {} for r, ok in enumerate(finite)]
+    keys = dict.fromkeys(key for row in rows for key in row)
+    device = next(iter(stack.params.values())).device
+    return {key: torch.tensor([row.get(key, math.nan) for row in rows], device=device) for key in keys}
 
 
 def frames(recorded: list[tuple[int, Measures]], runs: int) -> list[pd.DataFrame]:
@@ -315,8 +461,8 @@ def grouped(runs: list[Run]) -> list[list[Run]]:
     """Runs that can be stacked: the same method but for name and isometry strength (plain Adam is strength 0)."""
     groups = defaultdict(list)
     for run in runs:
-        m = run.method
-        groups[m.activation, m.lr, m.isometry_every, m.coupled].append(run)
+        plain = "adamo" if run.method.optimizer == "adam" else run.method.optimizer
+        groups[replace(run.method, name="", label="", optimizer=plain, isometry_strength=0.0)].append(run)
     return list(groups.values())
 
 
