@@ -496,6 +496,9 @@ def run(
             f"stream.dataset={images.name!r} has {images.classes} classes; the engine's head has {CLASSES}"
         )
     make_task(experiment.stream, 0, 0, images.y, images.x[0].size)  # a stream that does not fit fails here, not later
+    for method in experiment.methods:
+        if method.baseline:
+            baselines.make(method.baseline, **dict(method.settings))  # a bad setting fails here, not later
     todo = [Run(m, s) for m in experiment.methods for s in experiment.seeds]
     if not fresh:
         todo = [r for r in todo if not store.run_path(folder, experiment, r.method, r.seed).exists()]

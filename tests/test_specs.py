@@ -39,7 +39,12 @@ every_case = pytest.mark.parametrize(("name", "tier"), CASES)
         (lambda: Net(gain=float("nan")), ["net.gain=nan"]),
         (lambda: Net(gain=float("inf")), ["net.gain=inf"]),
         (lambda: Net(bias="no"), ["net.bias='no'"]),
-        (lambda: Method("x", "x", optimizer="adamw"), ["x.optimizer='adamw'", "did you mean 'adam"]),
+        (lambda: Method("x", "x", optimizer="adamx"), ["x.optimizer='adamx'", "did you mean 'adam"]),
+        (lambda: Method("x", "x", baseline="reddo"), ["x.baseline='reddo'", "did you mean 'redo'"]),
+        (lambda: Method("x", "x", settings=(("every", 2),)), ["x.settings={'every': 2}", "baseline"]),
+        (lambda: Method("x", "x", weight_decay=-1.0), ["x.weight_decay=-1.0"]),
+        (lambda: Method("x", "x", decoupled_weight_decay=True), ["x.decoupled_weight_decay", "'adamw'"]),
+        (lambda: replace(BASE, measures=("lense",)), ["measures='lense'", "did you mean 'lens'"]),
         (lambda: Method("x", "x", activation="relo"), ["x.activation='relo'", "did you mean 'relu'"]),
         (lambda: Method("x", "x", lr=-1e-3), ["x.lr=-0.001"]),
         (lambda: Method("x", "x", optimizer="adamo", isometry_strength="0.1"), ["x.isometry_strength='0.1'"]),
@@ -124,8 +129,10 @@ def test_digest_stays_when_the_run_is_the_same(experiment, method):
 OTHER = {
     Stream: dict(kind="permuted_pixels", dataset="mnist", samples=320, tasks=11),
     Net: dict(width=65, depth=5, bias=False, init="kaiming", gain=1.5),
-    Method: dict(optimizer="adam", activation="tanh", lr=2e-3, isometry_strength=0.2, isometry_every=2, coupled=True),
-    Experiment: dict(name="other", steps_per_task=301, batch=32, probe=128),
+    Method: dict(optimizer="adam", activation="tanh", lr=2e-3, isometry_strength=0.2, isometry_every=2, coupled=True)
+    | dict(baseline="redo", settings=(("every", 5),), norm="layernorm", weight_decay=0.1, clip_norm=1.0)
+    | dict(decoupled_weight_decay=True, schedule="cosine", parametrization="newton_schulz"),
+    Experiment: dict(name="other", steps_per_task=301, batch=32, probe=128, measures=("lens",)),
 }
 UNTOLD = {Method: {"name", "label"}, Experiment: {"title", "tier", "stream", "net", "methods", "seeds", "sources"}}
 
@@ -141,7 +148,7 @@ def test_digest_changes_with_every_setting_that_decides_a_result(kind, field):
     changed, method = {
         Stream: lambda: (replace(BASE, stream=replace(BASE.stream, **change)), plain),
         Net: lambda: (replace(BASE, net=replace(BASE.net, **change)), plain),
-        Method: lambda: (BASE, replace(plain, **change)),
+        Method: lambda: (BASE, replace(plain, **change, **({"baseline": "redo"} if field == "settings" else {}))),
         Experiment: lambda: (replace(BASE, **change), plain),
     }[kind]()
     assert digest(changed, method) != digest(BASE, plain)

@@ -13,7 +13,7 @@ from dyniso.isometry import singular_values
 from dyniso.optim import AdamO, isometry_groups
 from dyniso.specs import METHODS, Experiment, Method, Net, Stream, only_methods
 from dyniso.streams import batch_order, make_task, standardise, task_arrays
-from dyniso.train import Run, Stack, accuracy, grouped, load_task, resolve_device, train_group, train_task
+from dyniso.train import Run, Stack, Trainer, evaluate, grouped, load_task, resolve_device, train_group
 
 CPU = torch.device("cpu")
 ROUNDING = 2e-5  # float32: a batched product rounds otherwise than a single one (1e-7), times 12 Adam steps
@@ -106,15 +106,14 @@ def plain_loop(experiment, method, seed, images, labels):
 
 
 def stacked_loop(experiment, runs, images, labels) -> Stack:
-    stack = Stack([train.make_net(experiment, r.method, r.seed, images.shape[1]) for r in runs], CPU)
-    optimizer = stack.optimizer(runs)
+    trainer = Trainer(experiment, runs, images.shape[1], CPU)
     for task in range(experiment.stream.tasks):
         orders = [
             batch_order(experiment.stream, r.seed, task, experiment.steps_per_task, experiment.batch) for r in runs
         ]
         order = torch.from_numpy(np.stack(orders, 1))
-        train_task(stack, optimizer, load_task(experiment, runs, task, images, labels), order)
-    return stack
+        trainer.train(load_task(experiment, runs, task, images, labels), order)
+    return trainer.stack
 
 
 @pytest.mark.parametrize("kind", ["random_labels", "permuted_pixels"])
@@ -197,16 +196,18 @@ def test_every_task_records_the_same_measures_but_reactivation_which_needs_two(t
     assert second - first == {("hidden1", "reactivated"), ("hidden2", "reactivated")}
     assert first <= second
     assert {metric for layer, metric in first if not layer} == {
-        *("online_accuracy", "online_loss", "end_accuracy", "diverged")
+        *("online_accuracy", "online_loss", "end_accuracy", "end_loss", "diverged")
     }
     assert not rows.duplicated(KEYS).any()
 
 
-def test_accuracy_does_not_depend_on_the_chunk(tiny, images, labels):
+def test_evaluation_does_not_depend_on_the_chunk(tiny, images, labels):
     runs = all_runs(tiny)
     stack = Stack([train.make_net(tiny, r.method, r.seed, 784) for r in runs], CPU)
     task = load_task(tiny, runs, 0, images, labels)
-    assert torch.equal(accuracy(stack, task, chunk=10), accuracy(stack, task, chunk=1000))
+    (few, few_loss), (all_, loss) = (evaluate(stack, task, chunk=c) for c in (10, 1000))
+    assert torch.equal(few, all_)
+    torch.testing.assert_close(few_loss, loss)
 
 
 def test_net_memorises_random_labels_of_the_first_task(tiny, images, labels):
@@ -223,6 +224,58 @@ def test_strong_isometry_keeps_singular_values_nearer_to_one_than_adam(tiny, ima
     experiment = replace(tiny, methods=methods, steps_per_task=60)
     adam, adamo = train_group(experiment, [Run(m, 0) for m in methods], images, labels)
     assert value(adamo, "isometry_defect", "3.weight", 1) < 0.5 * value(adam, "isometry_defect", "3.weight", 1)
+
+
+def test_kernel_measures_come_before_each_task_and_change_no_training(tiny, images, labels):
+    (plain,) = train_group(tiny, all_runs(tiny)[:1], images, labels)
+    watched = replace(tiny, measures=("kernel", "lens"), steps_per_task=tiny.steps_per_task)
+    (rows,) = train_group(watched, all_runs(watched)[:1], images, labels)
+    shared = rows.merge(plain[KEYS], on=KEYS)
+    assert_same_rows(shared, plain)
+    added = set(rows["metric"]) - set(plain["metric"])
+    assert {"kernel_condition", "P_10", "sharpness", "loss_start", "mu_1", "D_mean2", "block_condition"} <= added
+
+
+def test_split_training_of_a_task_equals_one_call(tiny, images, labels):
+    runs, order = all_runs(tiny), train.task_order(tiny, all_runs(tiny), 0)
+    whole, parts = (Trainer(tiny, runs, 784, CPU) for _ in range(2))
+    task = load_task(tiny, runs, 0, images, labels)
+    whole.train(task, order)
+    parts.train(task, order[:5], (0, len(order)))
+    parts.train(task, order[5:], (5, len(order)))
+    for name, p in whole.stack.params.items():
+        assert torch.equal(p, parts.stack.params[name])
+
+
+def test_clipping_bounds_the_gradient_norm_of_each_run_alone(tiny, images, labels):
+    stack = Trainer(tiny, all_runs(tiny), 784, CPU).stack
+    runs = len(all_runs(tiny))
+    for p in stack.params.values():
+        p.grad = torch.ones_like(p) * torch.linspace(1e-6, 1, runs).reshape(-1, *[1] * (p.ndim - 1))
+    small = [p.grad[0].clone() for p in stack.params.values()]
+    stack.clip(0.5)
+    norms = torch.stack([p.grad.flatten(1).norm(dim=1) for p in stack.params.values()]).norm(dim=0)
+    torch.testing.assert_close(norms[1:], torch.full((runs - 1,), 0.5))
+    assert all(torch.equal(p.grad[0], g) for p, g in zip(stack.params.values(), small, strict=True))
+
+
+def test_cosine_schedule_ends_every_task_near_zero_and_starts_the_next_at_the_full_rate(tiny, images, labels):
+    method = replace(tiny.methods[0], schedule="cosine", lr=3e-3)
+    trainer = Trainer(tiny, [Run(method, 0)], 784, CPU)
+    rates = []
+    for fraction in (0.0, 0.5, 0.999, 0.0):
+        trainer.schedule(fraction)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([3e-3, 1.5e-3, 0, 3e-3], abs=1e-7)
+
+
+def test_orthogonal_parametrization_keeps_hidden_singular_values_at_one(tiny, images, labels):
+    method = replace(tiny.methods[0], parametrization="newton_schulz", activation="maxmin")
+    (rows,) = train_group(tiny, [Run(method, 0)], images, labels)
+    hidden = rows[rows["layer"].isin(["1.weight", "3.weight"]) & rows["metric"].isin(["sigma_min", "sigma_max"])]
+    np.testing.assert_allclose(hidden["value"], 1, atol=1e-3)
+    head = rows[(rows["layer"] == "5.weight") & (rows["task"] == 1) & (rows["metric"] == "sigma_max")]
+    assert abs(head["value"].item() - 1) > 1e-3
 
 
 # ---------------------------------------------------------------------------------------------------- divergence
