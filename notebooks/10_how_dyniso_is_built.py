@@ -421,16 +421,24 @@ claim("16. A table of other settings is an error, never a figure.", isinstance(r
 #
 # ### A method
 #
-# An arm made of known parts is one line: a `dyniso.specs.Method` in `dyniso.specs.METHODS`. The command line, the
-# figures and the tables of this book are generated from there. An optimizer that is new takes more:
+# An arm made of known parts is one line: a `dyniso.specs.Method`. The command line, the figures and the tables of this
+# book are generated from there. What acts beside an optimizer (a penalty in the loss, something after each step or at a
+# task's boundary) is a frozen dataclass that inherits from `dyniso.baselines.Baseline`:
 #
-# 1. Write it in `dyniso/optim.py` as a `torch.optim.Optimizer`. Whatever touches a weight acts on its last two axes,
-#    so that a stack's first axis passes through. Test it in `tests/test_optim.py`.
+# 1. Override `dyniso.baselines.Baseline.penalty`, `dyniso.baselines.Baseline.after_step` or
+#    `dyniso.baselines.Baseline.new_task`. Whatever touches a weight acts on its last two axes, so that a stack's first
+#    axis passes through; draws come from `dyniso.baselines.Attached.normal`, one generator a run.
+# 2. List it in `dyniso.baselines.CLASSES` and its name in `dyniso.specs.BASELINES`.
+# 3. Test its published edge in `tests/test_baselines.py`; there each name is also held equal, stacked, to the run alone.
+#
+# An optimizer that is new takes more:
+#
+# 1. Write it as a `torch.optim.Optimizer`, or wrap one that knows single nets only in `dyniso.baselines.PerRun`.
 # 2. Add its name to `dyniso.specs.OPTIMIZERS` and its settings to `dyniso.specs.Method`, each checked in
-#    `dyniso.specs.Method.__post_init__`. A new field is a new setting of *every* run: all digests change, and stored
-#    tables have to be made again.
-# 3. Build it in `dyniso.train.Stack.optimizer`. What all runs of a stack must share goes into the key of
-#    `dyniso.train.grouped`, here the optimizer's name (Adam and AdamO need none: Adam is AdamO at strength 0).
+#    `dyniso.specs.Method.__post_init__`. A new field whose default is None or () leaves stored runs valid; with any
+#    other default all digests change, and stored tables have to be made again.
+# 3. Build it in `dyniso.train.Stack.optimizer`. Runs are stacked if their methods agree in every field but name and
+#    isometry strength (`dyniso.train.grouped`).
 # 4. Add it to `VARIANTS` in `tests/test_train.py`: each is held equal, stacked, to the same runs alone.
 # 5. If it has a module of its own, list that in `dyniso.store.TRAINING_MODULES`, so that a change of it makes old
 #    runs stale.
@@ -441,26 +449,32 @@ claim("16. A table of other settings is an error, never a figure.", isinstance(r
 
 # %% tags=["remove-input"]
 try:
-    refused = specs.Method("new", "New", optimizer="adamw")
+    refused = specs.Method("new", "New", optimizer="adamx")
 except ValueError as error:
     refused = str(error)
 claim(f"17. A spec with an unknown optimizer is refused: {refused}", isinstance(refused, str))
 
 
 @dataclass(frozen=True)
-class Longer(specs.Method):
-    """A method with one more setting, at its default."""
+class WithUnused(specs.Method):
+    """A method with one more setting, which stands for "not used"."""
 
-    weight_decay: float = 0.0
+    momentum: float | None = None
 
 
-claim(
-    "18. One more field of Method, even at its default, changes the digest.",
-    specs.digest(experiment, Longer(**asdict(adam))) != digest,
-)
+@dataclass(frozen=True)
+class WithDefault(specs.Method):
+    """A method with one more setting that has a value from the start."""
+
+    momentum: float = 0.0
+
+
+longer, other = (kind(**asdict(adam)) for kind in (WithUnused, WithDefault))
+claim("18. One more field of Method keeps the digest while it is None.", specs.digest(experiment, longer) == digest)
+claim("19. With any other default it changes the digest.", specs.digest(experiment, other) != digest)
 decide = {"dyniso.train"} | nx.descendants(graph, "dyniso.train") - {"dyniso", "dyniso.specs", "dyniso.store"}
 claim(
-    f"19. The {len(decide)} modules whose change makes runs stale are all that training uses, but for specs, store and "
+    f"20. The {len(decide)} modules whose change makes runs stale are all that training uses, but for specs, store and "
     "the version.",
     decide == {f"dyniso.{name}" for name in store.TRAINING_MODULES},
 )
@@ -510,13 +524,13 @@ for kind in specs.STREAMS:
 
 # %% tags=["remove-input"]
 claim(
-    "20. Every registered experiment has every tier.",
+    "21. Every registered experiment has every tier.",
     all(tuple(tiers) == specs.TIERS for tiers in specs.REGISTRY.values()),
 )
 call = [sys.executable, "tools/notebooks.py", "run", "notebooks/10_how_dyniso_is_built.py", "-p", "rums", "3"]
 done = subprocess.run(call, cwd=root, capture_output=True, text=True)
 claim(
-    f"21. A misspelt parameter stops before anything runs: {done.stderr.strip()}",
+    f"22. A misspelt parameter stops before anything runs: {done.stderr.strip()}",
     done.returncode == 2 and "runs" in done.stderr,
 )
 
@@ -542,7 +556,7 @@ options = [cli.parse(command) for command in commands]
 
 # %% tags=["remove-input"]
 claim(
-    f"22. {len(found)} names of the library and {len(files - made)} files exist; {len(options)} commands parse.",
+    f"23. {len(found)} names of the library and {len(files - made)} files exist; {len(options)} commands parse.",
     unknown == [] and all(cli.chosen(o) for o in options if o.name in ("run", "figure")),
 )
 
