@@ -133,7 +133,8 @@ def lens(net: nn.Sequential, x: Tensor) -> Values:
     Returns:
         For weights ("1.weight", ...): mu_1 = mean sigma^2, mu_2 = mean sigma^4. For hidden layers ("hidden1", ...):
         D_mean2, D_min, D_max (mean over inputs of mean sigma^2, and extremes), feature_rank, gram_condition (with the
-        bias), block_condition (median over inputs of kappa(B B') without the constant output).
+        bias), block_condition (median over inputs of kappa(B B') without the constant output; 0 if B is zero, where no
+        gradient comes through).
     """
     x = x.double()
     found: Values = {}
