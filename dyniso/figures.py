@@ -73,9 +73,10 @@ def palette(count: int) -> list[tuple[float, float, float]]:
 
 def hidden_layers(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of whole nets and of hidden layers; the head's weight (its last Linear layer) is left out."""
-    weights = sorted(name for name in frame["layer"].unique() if name.endswith("weight"))
-    head = max(weights, key=lambda name: int(name.split(".")[0]), default=None)
-    return frame[frame["layer"] != head]
+    weights = frame[frame["layer"].str.endswith("weight")]
+    order = weights["layer"].str.split(".").str[0].astype(int)
+    last = order.groupby(weights["method"]).transform("max")  # nets with norms count their layers otherwise
+    return frame.drop(index=weights.index[order == last])
 
 
 def over_tasks(frame: pd.DataFrame, metric: str, bootstrap_seed: int = 0) -> pd.DataFrame:

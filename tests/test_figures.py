@@ -132,3 +132,10 @@ def test_stamp_names_seeds_digests_and_machine(hand_made, tiny):
     stamp = stamp_of(hand_made, replace(tiny, title="other"))
     assert (stamp["seeds"], stamp["commits"], stamp["hardware"]) == ("0, 1", "abc", "a CPU")
     assert json.loads(stamp["digests"]) == {m.name: digest(tiny, m) for m in tiny.methods}
+
+
+def test_head_is_left_out_of_each_method_by_its_own_numbering():
+    layers = {"plain": ["1.weight", "3.weight", "hidden1"], "normed": ["1.weight", "4.weight", "hidden1"]}
+    rows = [{"method": m, "layer": layer} for m, names in layers.items() for layer in names]
+    kept = figures.hidden_layers(pd.DataFrame(rows))
+    assert list(kept["layer"]) == ["1.weight", "hidden1"] * 2
