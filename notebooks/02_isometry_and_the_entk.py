@@ -1063,7 +1063,8 @@ for phi in ("maxmin", "crelu"):
 # %% [markdown]
 # ## What is next
 #
-# Weights do not stay where they start. {doc}`07_adamo` adds a force that pulls singular values towards one while an adaptive optimizer trains,
+# Whether the kernel predicts what Adam learns on a real stream of tasks is measured in {doc}`03_what_predicts_learning`.
+# Weights do not stay where they start: {doc}`07_adamo` adds a force that pulls singular values towards one while an adaptive optimizer trains,
 # and asks how strong it has to be.
 
 # %% tags=["remove-input"]

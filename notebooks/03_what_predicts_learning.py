@@ -16,7 +16,7 @@
 # **Question.** Just before a new task, does the tangent kernel tell how well the network will learn it, and does it tell
 # more than simpler numbers do?
 #
-# **Why it matters.** [The chapter before](02_isometry_and_the_entk.ipynb) derives plasticity from the kernel under
+# **Why it matters.** {doc}`The chapter before <02_isometry_and_the_entk>` derives plasticity from the kernel under
 # assumptions: squared loss, a kernel that stands still, residuals without a preferred direction. None of them holds for
 # Adam on cross-entropy. If the kernel still predicts what happens there, the theory has earned its place; if the number
 # of dormant units does as well, it has not.
@@ -49,7 +49,7 @@ RUN = ["method", "seed"]
 # > of the outputs, what matters is the condition number of the empirical NTK and not its scale; loss of plasticity is
 # > growing anisotropy of the kernel {cite:p}`rosseau2026`.
 #
-# The exact definition could not be read; ours is in [the chapter before](02_isometry_and_the_entk.ipynb). No measurement
+# The exact definition could not be read; ours is in {doc}`the chapter before <02_isometry_and_the_entk>`. No measurement
 # that sets the kernel beside the learning that follows, and beside other predictors, is known to us.
 #
 # ## The experiment
@@ -182,7 +182,9 @@ for offset, (over, part) in enumerate(bars.groupby("over")):
     ax.plot(part["rho"], y, "os"[offset], color=colours[offset], label=over)
     ax.hlines(y, part["low"].fillna(part["rho"]), part["high"].fillna(part["rho"]), color=colours[offset])
 ax.axvline(0, color=figures.INK, lw=0.8)
-ax.set(yticks=list(order.values()), yticklabels=[PREDICTORS[p] for p in order], xlim=(-1, 1))
+ax.set(
+    yticks=list(order.values()), yticklabels=[PREDICTORS[p] for p in order], xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1)
+)
 ax.set_xlabel("rank correlation with the task's online accuracy")
 ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 show(
@@ -255,7 +257,7 @@ claim(
 #
 # ## Features or backward maps?
 #
-# [Theorem 2](02_isometry_and_the_entk.ipynb) bounds $\kappa(\Theta)$ by a product: conditioning of the feature Grams
+# {doc}`Theorem 2 <02_isometry_and_the_entk>` bounds $\kappa(\Theta)$ by a product: conditioning of the feature Grams
 # $K_l$, times that of the backward maps $B_l$, and isometry acts on the second only. The sceptical reading is that the
 # features do all the work. A least-squares fit on ranks tells how much each factor adds.
 
@@ -317,7 +319,7 @@ claim(
 #   assumptions of its derivation. It tells more than feature rank, dormant units, norms or sharpness.
 # - What predicts is the kernel, not the isometry of the weights. Near-isometric weights are one way to a good kernel;
 #   MaxMin without any penalty is another.
-# - Correlation over nine methods on one stream is not causation. [The gauge experiment](02_isometry_and_the_entk.ipynb)
+# - Correlation over nine methods on one stream is not causation. {doc}`The gauge experiment <02_isometry_and_the_entk>`
 #   changes the kernel and nothing else, and there Adam hardly minds: part of what is seen here must be a common cause.
 # - 64 fixed images of one small stream; other streams wait for the larger study.
 #
@@ -338,7 +340,7 @@ claim(
 # mean/max of the kernel says.
 # ```
 #
-# **What is next.** [AdamO](07_adamo.ipynb), and [every earlier method](08_earlier_methods.ipynb) through the same
+# **What is next.** {doc}`AdamO <07_adamo>`, and {doc}`every earlier method <08_earlier_methods>` through the same
 # instruments.
 
 # %% tags=["remove-input"]

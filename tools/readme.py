@@ -18,7 +18,8 @@ TIER = "check"
 
 def results() -> str:
     """Online accuracy on the first and the last task of each stored experiment, a row a method."""
-    experiments = [e for e in (specs.get(name, TIER) for name in specs.REGISTRY) if store.compact_path(e).exists()]
+    registered = [specs.get(name, TIER) for name in specs.REGISTRY]
+    experiments = [e for e in registered if e.methods == specs.METHODS and store.compact_path(e).exists()]
     ends = {}
     for e in experiments:
         points = figures.over_tasks(store.read_compact(e), "online_accuracy")
