@@ -114,3 +114,38 @@ def reactivated(dead_before: Tensor, dead_after: Tensor) -> Tensor:
     if dead_before.shape != dead_after.shape:
         raise ValueError(f"measurements of different layers: {tuple(dead_before.shape)} and {tuple(dead_after.shape)}")
     return dead_before & ~dead_after
+
+
+def row_flow(w: Tensor, S: Tensor, time: Tensor | float) -> Tensor:
+    """Where the flow of the Gram penalty carries one row while the other rows stand still, in closed form.
+
+        dw/ds = -4 [ (|w|^2 - 1) I + S ] w,   S = sum of w_j w_j' over the other rows
+
+    In the eigenbasis of S the coordinates are c_k(0) e^{4 (1 - s_k) s}, divided by one common root.
+
+    Args:
+        w: the row at s = 0, shape (in,).
+        S: shape (in, in), symmetric, positive semi-definite.
+        time: s = learning rate * strength * steps, unitless, at least 0, below about 80; any shape.
+    Returns:
+        Shape (*time.shape, in), float64.
+    Raises:
+        ValueError: shapes that do not fit, or a time out of range (names it).
+    Source: derived from arXiv 2606.09762, eq. 16, in the book's chapter on dormant units.
+
+    >>> alone = row_flow(torch.tensor([2.0, 0.0]), torch.zeros(2, 2), 10.0)  # to norm one
+    >>> torch.allclose(alone, torch.tensor([1.0, 0.0]).double())
+    True
+    """
+    if w.ndim != 1 or S.shape != (len(w), len(w)):
+        raise ValueError(f"w has shape {tuple(w.shape)}, S {tuple(S.shape)}; expected (in,) and (in, in)")
+    s = torch.as_tensor(time, dtype=torch.float64)[..., None]
+    if not ((s >= 0) & (s <= 80)).all():
+        raise ValueError(f"time={time}; it must lie between 0 and 80")
+    eigenvalues, vectors = torch.linalg.eigh(S.double())
+    rate, c = 8 * (1 - eigenvalues), vectors.mT @ w.double()
+    small = rate.abs() < 1e-12
+    safe = torch.where(small, 1.0, rate)
+    integral = torch.where(small, s, torch.expm1(safe * s) / safe)
+    moved = c * torch.exp(rate * s / 2) / (1 + 8 * (c.square() * integral).sum(-1, keepdim=True)).sqrt()
+    return moved @ vectors.mT

@@ -59,7 +59,12 @@ def runs_folder() -> Path:
 @functools.cache
 def code_digest() -> str:
     """Digest of the sources that decide what a run computes; a run made by other code is not reused."""
-    sources = b"".join((PACKAGE / f"{name}.py").read_bytes() for name in TRAINING_MODULES)
+    files = [
+        path
+        for name in TRAINING_MODULES
+        for path in sorted([*PACKAGE.glob(f"{name}.py"), *PACKAGE.glob(f"{name}/*.py")])
+    ]
+    sources = b"".join(p.read_bytes() for p in files)
     return hashlib.sha256(sources).hexdigest()[:16]
 
 

@@ -5,7 +5,15 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from dyniso.dormancy import dead_units, dormancy_score, dormant_fraction, hidden_activations, reactivated, units_last
+from dyniso.dormancy import (
+    dead_units,
+    dormancy_score,
+    dormant_fraction,
+    hidden_activations,
+    reactivated,
+    row_flow,
+    units_last,
+)
 from dyniso.nets import cnn, mlp
 
 
@@ -85,3 +93,40 @@ def test_convolution_channels_are_units_seen_at_every_position():
 def test_bad_input_is_named_in_the_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def other_rows(count: int, width: int, scale: float = 0.5) -> torch.Tensor:
+    return scale * torch.randn(count, width, generator=torch.Generator().manual_seed(0)).double()
+
+
+@pytest.mark.parametrize("count", [2, 6, 12])
+def test_row_flow_follows_small_euler_steps(count):
+    others, step = other_rows(count, 6), 1e-4
+    S, w = others.mT @ others, torch.ones(6).double() / 2
+    expected = [row_flow(w, S, s) for s in (0.1, 0.5)]
+    for i in range(5000):
+        w = w - 4 * step * ((w @ w - 1) * w + S @ w)
+        if i == 999:
+            torch.testing.assert_close(w, expected[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(w, expected[1], atol=1e-3, rtol=0)
+
+
+def test_row_flow_ends_at_unit_norm_in_the_null_space_of_the_others():
+    others = other_rows(4, 6)
+    w = row_flow(torch.ones(6), others.mT @ others, 60.0)
+    assert float(w.norm()) == pytest.approx(1, abs=1e-6)
+    assert float((others @ w).abs().max()) < 1e-6
+
+
+def test_row_flow_shrinks_a_row_that_a_tight_frame_covers_and_keeps_a_zero_row_zero():
+    times = torch.tensor([1.0, 10.0, 20.0])
+    norms = row_flow(torch.tensor([1.0, 0.0, 0.0]), torch.eye(3), times).norm(dim=-1)
+    torch.testing.assert_close(norms, 1 / (1 + 8 * times.double()).sqrt())
+    assert float(row_flow(torch.zeros(3), torch.eye(3) / 2, 5.0).norm()) == 0
+
+
+@pytest.mark.parametrize(("S", "time", "part"), [(torch.eye(2), 1.0, "(2, 2)"), (torch.eye(3), -1.0, "-1.0")])
+def test_row_flow_refuses_what_does_not_fit(S, time, part):
+    with pytest.raises(ValueError) as raised:
+        row_flow(torch.ones(3), S, time)
+    assert part in str(raised.value)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from dataclasses import replace
 
 import duckdb
@@ -156,14 +157,17 @@ def test_failed_write_is_an_os_error_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_code_digest_changes_with_every_training_module(tmp_path, monkeypatch):
-    for name in store.TRAINING_MODULES:
-        (tmp_path / f"{name}.py").write_bytes((store.PACKAGE / f"{name}.py").read_bytes())
-    monkeypatch.setattr(store, "PACKAGE", tmp_path)
+    package = tmp_path / "dyniso"
+    shutil.copytree(store.PACKAGE, package, ignore=shutil.ignore_patterns("_data", "__pycache__"))
+    monkeypatch.setattr(store, "PACKAGE", package)
+    sources = [
+        p for name in store.TRAINING_MODULES for p in (*package.glob(f"{name}.py"), *package.glob(f"{name}/*.py"))
+    ]
     found = {store.code_digest.__wrapped__()}
-    for name in store.TRAINING_MODULES:
-        (tmp_path / f"{name}.py").write_text("# another\n")
+    for source in sources:
+        source.write_text("# another\n")
         found.add(store.code_digest.__wrapped__())
-    assert len(found) == len(store.TRAINING_MODULES) + 1
+    assert len(found) == len(sources) + 1 > len(store.TRAINING_MODULES)
 
 
 DAMAGE = {

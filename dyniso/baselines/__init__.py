@@ -1,0 +1,91 @@
+"""The other plasticity methods, each as one small declarative class, for one net or for stacked runs.
+
+    method = attach(ReDo(threshold=0.1, every=100), model, optimizer)
+    loss = cross_entropy(model(x), y) + method.penalty()
+    loss.backward(); optimizer.step(); method.after_step()
+    method.new_task()                                            # at a task boundary, where one is known
+
+A class states its settings as fields and overrides what it needs of `start`, `penalty`, `after_step`, `new_task`. All
+of them work on the last axes, (..., out, in) for weights and (..., samples, units) for activations, so that the same
+lines serve one net and stacked runs. Names of methods are used for several algorithms in the literature: each class
+says which one it is. Adam, AdamW, SGD and Muon are torch's; LayerNorm, CReLU and GroupSort are in `dyniso.nets`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from ..specs import nearest, require
+from .attached import Attached, Baseline, Layer, attach, is_elementwise
+from .boundaries import FIRE, SHRINK_PERTURB, Reset, ShrinkPerturb
+from .optimizers import UPGD, PerRun, Several
+from .penalties import L2, Churn, FeatureRank, L2Init, Parseval, SpectralPenalty
+from .projections import Isometry, NormProjection, RowNorm, SpectralNorm, WeightClipping
+from .units import ContinualBackprop, ReDo
+
+__all__ = [
+    "CLASSES",
+    "FIRE",
+    "L2",
+    "SHRINK_PERTURB",
+    "UPGD",
+    "Attached",
+    "Baseline",
+    "Churn",
+    "ContinualBackprop",
+    "FeatureRank",
+    "Isometry",
+    "L2Init",
+    "Layer",
+    "NormProjection",
+    "Parseval",
+    "PerRun",
+    "ReDo",
+    "Reset",
+    "RowNorm",
+    "Several",
+    "ShrinkPerturb",
+    "SpectralNorm",
+    "SpectralPenalty",
+    "WeightClipping",
+    "attach",
+    "is_elementwise",
+    "make",
+]
+
+CLASSES: dict[str, type[Baseline]] = {
+    "l2": L2,
+    "l2_init": L2Init,
+    "spectral_penalty": SpectralPenalty,
+    "parseval": Parseval,
+    "feature_rank": FeatureRank,
+    "churn": Churn,
+    "redo": ReDo,
+    "continual_backprop": ContinualBackprop,
+    "shrink_perturb": ShrinkPerturb,
+    "reset": Reset,
+    "fire": FIRE,
+    "norm_projection": NormProjection,
+    "row_norm": RowNorm,
+    "spectral_norm": SpectralNorm,
+    "weight_clipping": WeightClipping,
+    "isometry": Isometry,
+}
+
+
+def make(name: str, **settings: Any) -> Baseline:
+    """The method of a name, e.g. make("redo", threshold=0.1).
+
+    Raises:
+        ValueError: an unknown name or setting (suggests the nearest), or a value out of range.
+
+    >>> make("redo", threshold=0.1)
+    ReDo(threshold=0.1, every=1000)
+    """
+    require("baseline", name, CLASSES)
+    known = [f.name for f in fields(CLASSES[name])]
+    for key in settings:
+        if key not in known:
+            raise ValueError(f"{name} has no setting {key!r}; {nearest(key, known)}")
+    return CLASSES[name](**settings)

@@ -1,0 +1,116 @@
+"""Methods that rewrite weights at task boundaries (shrink and perturb also after every step)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..isometry import newton_schulz
+from ..specs import require, require_range
+from .attached import Attached, Baseline, require_positive
+
+
+@dataclass(frozen=True)
+class Reset(Baseline):
+    """At every task boundary, draws the head or all layers anew and clears the optimizer's moments of what it drew.
+
+    Args:
+        layers: "head" or "all".
+    """
+
+    layers: str = "head"
+
+    def __post_init__(self) -> None:
+        require("Reset.layers", self.layers, ("head", "all"))
+
+    def new_task(self, net: Attached) -> None:
+        for layer in net.layers if self.layers == "all" else net.layers[-1:]:
+            for p in (layer.weight, layer.bias):
+                if p is not None:
+                    p.copy_(net.fresh(p))
+                    for value in net.moments(p):
+                        value.zero_()
+
+
+@dataclass(frozen=True)
+class ShrinkPerturb(Baseline):
+    """theta <- shrink * theta + perturb * draw, on weights and biases, at task boundaries or after every step.
+
+    Six methods of this name are in use; `SHRINK_PERTURB` holds their settings.
+
+    Args:
+        shrink: factor, 0 to 1. perturb: factor of the draw.
+        draw: "fresh" (the initial law), "initial" (the stored initial values) or "noise" (standard normal).
+        when: "task" or "step".
+        scaled_by_lr: multiplies 1 - shrink and perturb by the learning rate.
+        clear_moments: whether the optimizer's moments become zero (only sensible with when="task").
+    Source: Ash & Adams 2020 (arXiv 1910.08475) for the name and the boundary form.
+    """
+
+    shrink: float = 0.4
+    perturb: float = 0.1
+    draw: str = "fresh"
+    when: str = "task"
+    scaled_by_lr: bool = False
+    clear_moments: bool = True
+
+    def __post_init__(self) -> None:
+        require_range("ShrinkPerturb.shrink", self.shrink, 0, 1, kind=float)
+        require_positive(self, "perturb")
+        require("ShrinkPerturb.draw", self.draw, ("fresh", "initial", "noise"))
+        require("ShrinkPerturb.when", self.when, ("task", "step"))
+
+    def start(self, net: Attached) -> None:
+        if self.scaled_by_lr:
+            net.learning_rate()  # asks for an optimizer now, not after the first step
+
+    def new_task(self, net: Attached) -> None:
+        if self.when == "task":
+            self.apply(net)
+
+    def after_step(self, net: Attached) -> None:
+        if self.when == "step":
+            self.apply(net)
+
+    def apply(self, net: Attached) -> None:
+        rate = net.learning_rate() if self.scaled_by_lr else 1.0
+        for p in net.parameters():
+            draw = {"fresh": net.fresh, "initial": lambda q: net.initial[id(q)], "noise": net.normal}[self.draw](p)
+            p.mul_(1 - rate * (1 - self.shrink)).add_(draw, alpha=rate * self.perturb)
+            for value in net.moments(p) if self.clear_moments and self.when == "task" else []:
+                value.zero_()
+
+
+SHRINK_PERTURB = {
+    "ash": ShrinkPerturb(),  # warm start, new optimizer
+    "dohare": ShrinkPerturb(1.0, 1e-5, "noise", "step"),  # with L2 beside it; sigma 1e-6 to 1e-4
+    "kumar": ShrinkPerturb(1 - 1e-3, 1e-2, "fresh", "step"),  # 1 - p and sigma from their tuning
+    "elsayed": ShrinkPerturb(1 - 1e-2, 0.1, "noise", "step", scaled_by_lr=True),
+    "fire": ShrinkPerturb(0.2, 0.8, "initial", "task"),
+}
+
+
+@dataclass(frozen=True)
+class FIRE(Baseline):
+    """At every task boundary, replaces each hidden weight by its (scaled) polar factor.
+
+    Args:
+        steps: Newton-Schulz steps; the 10 of the source leave the smallest singular values of square layers far below
+            one, 30 bring them up.
+        fan_scaled: multiplies by sqrt(out/in), as the source does; False leaves all singular values at one.
+    Source: FIRE (arXiv 2602.08040) and its code. Convolutions are handled tap by tap and divided by the window's size.
+    """
+
+    steps: int = 10
+    fan_scaled: bool = True
+
+    def __post_init__(self) -> None:
+        require_range("FIRE.steps", self.steps, 1)
+
+    def new_task(self, net: Attached) -> None:
+        for layer in net.hidden:
+            taps = layer.weight.detach().flatten(net.batch_dims + 2) if layer.weight.ndim > net.batch_dims + 2 else None
+            W = layer.weight if taps is None else taps.movedim(-1, net.batch_dims)
+            scale = math.sqrt(W.shape[-2] / W.shape[-1]) if self.fan_scaled else 1.0
+            Q = newton_schulz(W, self.steps) * scale / (1 if taps is None else taps.shape[-1])
+            layer.weight.copy_(Q if taps is None else Q.movedim(net.batch_dims, -1).reshape(layer.weight.shape))

@@ -1,0 +1,195 @@
+"""Methods that add a penalty to the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..isometry import effective_rank
+from ..specs import require_range
+from .attached import Attached, Baseline, require_positive
+
+
+@dataclass(frozen=True)
+class L2(Baseline):
+    """strength/2 * |theta|^2 over weights and biases, in the loss.
+
+    Args:
+        strength: lambda >= 0; 1e-5 to 1e-2 in the sweeps of Kumar et al. 2023.
+    Source: Kumar, Marklund & Van Roy 2023 (arXiv 2308.11958).
+    """
+
+    strength: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require_positive(self, "strength")
+
+    def penalty(self, net: Attached) -> Tensor:
+        return self.strength / 2 * sum((net.sum_squares(p) for p in net.parameters()), net.zero())
+
+
+@dataclass(frozen=True)
+class L2Init(L2):
+    """strength/2 * |theta - theta_0|^2 over weights and biases, theta_0 the values before the first step.
+
+    Args:
+        strength: lambda >= 0; 1e-2 was best on four of five problems of the source.
+    Source: Kumar, Marklund & Van Roy 2023 (arXiv 2308.11958). Variants that average over the entries of a tensor, or
+        anchor after the first step, are other methods.
+    """
+
+    strength: float = 1e-2
+
+    def penalty(self, net: Attached) -> Tensor:
+        distances = (net.sum_squares(p - net.initial[id(p)]) for p in net.parameters())
+        return self.strength / 2 * sum(distances, net.zero())
+
+
+@dataclass(frozen=True)
+class SpectralPenalty(Baseline):
+    """strength * sum_l (sigma_1(W_l)^k - 1)^2, and strength * |b|^(2k) for biases, in the loss.
+
+    sigma_1 comes from power iteration with a vector that persists over steps, so it keeps up with slow weights; from a
+    vector drawn anew each step one iteration would underestimate it.
+
+    Args:
+        strength: lambda >= 0. power: k. iterations: of the power method, each step.
+        biases: whether biases are pulled to zero. head: whether the head is regularised.
+    Source: Lewandowski et al. 2024 (arXiv 2406.06811); the AdamO authors' RL baseline uses k = 2, 1e-3, no head.
+    """
+
+    strength: float = 1e-3
+    power: int = 2
+    iterations: int = 1
+    biases: bool = True
+    head: bool = True
+
+    def __post_init__(self) -> None:
+        require_positive(self, "strength")
+        require_range("SpectralPenalty.iterations", self.iterations, 1)
+
+    def start(self, net: Attached) -> None:
+        net.state["left"] = [
+            net.normal(layer.weight.detach().flatten(net.batch_dims + 1)[..., 0]) for layer in net.layers
+        ]
+        for _ in range(10):
+            self.iterate(net)
+
+    @torch.no_grad()
+    def iterate(self, net: Attached) -> list[Tensor]:
+        """One power iteration a layer; the right vectors."""
+        right = []
+        for index, layer in enumerate(net.layers):
+            W = layer.weight.flatten(net.batch_dims + 1)
+            v = nn.functional.normalize(W.mT @ net.state["left"][index][..., None], dim=-2)
+            net.state["left"][index] = nn.functional.normalize(W @ v, dim=-2)[..., 0]
+            right.append(v)
+        return right
+
+    def penalty(self, net: Attached) -> Tensor:
+        for _ in range(self.iterations):
+            right = self.iterate(net)
+        total = net.zero()
+        for index, layer in enumerate(net.layers):
+            if layer is net.layers[-1] and not self.head:
+                continue
+            W = layer.weight.flatten(net.batch_dims + 1)
+            sigma = (net.state["left"][index][..., None, :] @ W @ right[index])[..., 0, 0]
+            total = total + (sigma**self.power - 1).square()
+            if self.biases and layer.bias is not None:
+                total = total + net.sum_squares(layer.bias) ** self.power
+        return self.strength * total
+
+
+@dataclass(frozen=True)
+class Parseval(Baseline):
+    """strength * sum_l |W_l W_l' - target I|_F^2 over hidden layers, in the loss.
+
+    The Gram is always out x out: in an expanding layer it cannot reach the target, and the penalty differs from eq. 16
+    by a constant. AdamO with coupled=True is the same force.
+
+    Args:
+        strength: lambda >= 0; 1e-3 in the source (times (64/width)^2, which is left to the caller).
+        target: s, the squared gain of the initialisation.
+    Source: Chung et al. 2024 (arXiv 2412.07224).
+    """
+
+    strength: float = 1e-3
+    target: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "strength", "target")
+
+    def penalty(self, net: Attached) -> Tensor:
+        total = net.zero()
+        for layer in net.hidden:
+            W = layer.weight.flatten(net.batch_dims + 1)
+            eye = torch.eye(W.shape[-2], dtype=W.dtype, device=W.device)
+            total = total + net.sum_squares(W @ W.mT - self.target * eye)
+        return self.strength * total
+
+
+@dataclass(frozen=True)
+class FeatureRank(Baseline):
+    """L2-ER: strength/2 |theta|^2 - rank_strength * log(effective rank of the last hidden features), in the loss.
+
+    The two ingredients are the source's; this form and its constants are ours.
+
+    Args:
+        strength: of the L2 part. rank_strength: of the rank part, on each minibatch.
+    Source: He et al. 2025 (arXiv 2509.22335), by its abstract.
+    """
+
+    strength: float = 1e-4
+    rank_strength: float = 1e-2
+
+    def __post_init__(self) -> None:
+        require_positive(self, "strength", "rank_strength")
+
+    def penalty(self, net: Attached) -> Tensor:
+        features = net.activations[-1]
+        gram = features @ features.mT if features.shape[-2] <= features.shape[-1] else features.mT @ features
+        jitter = 1e-6 * gram.diagonal(dim1=-2, dim2=-1).mean(-1).detach()[..., None, None] + 1e-12
+        eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        finite = torch.isfinite(gram).flatten(net.batch_dims).all(-1)[..., None, None]
+        sigma = torch.linalg.eigvalsh(torch.where(finite, gram + jitter * eye, eye)).clamp_min(1e-12).sqrt()
+        return L2(self.strength).penalty(net) - self.rank_strength * effective_rank(sigma).log()
+
+
+@dataclass(frozen=True)
+class Churn(Baseline):
+    """strength * mean |f(x_ref) - f_before(x_ref)|^2: outputs on inputs outside the minibatch should not move.
+
+    x_ref is the minibatch before the last; f_before is the net one step ago.
+
+    Args:
+        strength: lambda >= 0.
+    Source: C-CHAIN, Tang et al. 2025, continual churn reduction; the choice of reference inputs is ours.
+    """
+
+    strength: float = 1e-2
+
+    def __post_init__(self) -> None:
+        require_positive(self, "strength")
+
+    def start(self, net: Attached) -> None:
+        if net.forward is None:
+            raise ValueError("Churn runs the net on earlier inputs; attach it with the net's forward map")
+
+    def penalty(self, net: Attached) -> Tensor:
+        assert net.forward is not None and net.inputs is not None
+        here, activations, gap = net.inputs.detach(), net.activations, net.zero()
+        if "reference" in net.state:
+            inputs, before = net.state["reference"]
+            gap = (net.forward(inputs) - before).square().flatten(net.batch_dims).mean(-1)
+        if "last" in net.state:  # outputs of the present weights, for the next step
+            with torch.no_grad():
+                net.state["reference"] = net.state["last"], net.forward(net.state["last"])
+        net.state["last"] = here
+        net.inputs, net.activations = here, activations  # hooks have recorded the extra passes
+        return self.strength * gap
+
+    def new_task(self, net: Attached) -> None:
+        net.state.clear()
