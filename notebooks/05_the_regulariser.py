@@ -41,7 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dyniso import data, figures, nets, train
 from dyniso.book import claim, show, show_table, stamp
 from dyniso.entk import backward_maps, empirical_ntk, plasticity
-from dyniso.isometry import gram_deviation_grad, newton_schulz, polar_factor, singular_values, spectrum
+from dyniso.isometry import gram_deviation_grad, newton_schulz, polar_factor, scale_below_one, singular_values, spectrum
 from dyniso.optim import AdamO, isometry_groups, isometry_step
 
 started = time.perf_counter()
@@ -459,7 +459,7 @@ claim(
 )
 X = W = normal(width, width) / (3 * width**0.5)
 bjorck = [X + 4 * c * X @ (torch.eye(width) - X.T @ X) - (X - isometry_step([X], c)[0]) for c in (0.01, 0.125)]
-scaled = newton_schulz(X, 0)  # its own scaling only
+scaled = scale_below_one(X)  # what newton_schulz does first
 newton = newton_schulz(X, 1) - (scaled - isometry_step([scaled], 0.125)[0])
 gap = max(float(d.abs().max()) for d in (*bjorck, newton))
 claim(f"22. One step is Björck's with b = 4c, and at c = 1/8 the Newton-Schulz step, to {gap:.0e}.", gap < 1e-12)
