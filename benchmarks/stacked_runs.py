@@ -13,7 +13,7 @@ from torch import nn
 
 from dyniso.nets import mlp
 from dyniso.specs import Method
-from dyniso.train import Run, Stack
+from dyniso.stack import Run, Stack
 
 BATCH, INPUTS, WIDTH, DEPTH = 16, 784, 100, 4
 

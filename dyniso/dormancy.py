@@ -49,9 +49,11 @@ def hidden_activations(model: nn.Module) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def units_last(activation: Tensor) -> Tensor:
-    """(samples, channels, h, w) -> (samples*h*w, channels); (samples, units) as it is."""
-    return activation if activation.ndim == 2 else activation.movedim(1, -1).flatten(0, -2)
+def units_last(activation: Tensor, batch_dims: int = 0) -> Tensor:
+    """(*runs, samples, channels, h, w) -> (*runs, samples*h*w, channels); (*runs, samples, units) as it is."""
+    if activation.ndim == batch_dims + 2:
+        return activation
+    return activation.movedim(batch_dims + 1, -1).flatten(batch_dims, -2)
 
 
 def dormancy_score(activation: Tensor) -> Tensor:

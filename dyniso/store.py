@@ -29,13 +29,16 @@ COLUMNS = ["experiment", "tier", "method", "seed", "task", "layer", "metric", "v
 RUN_COLUMNS = ["digest", "commit", "torch", "hardware", "wall_s", "stacked_runs"]  # provenance kept by compact tables
 TRAINING_MODULES = (
     "baselines",
+    "checkpoint",
     "data",
     "dormancy",
     "entk",
     "isometry",
+    "measures",
     "nets",
     "optim",
     "probes",
+    "stack",
     "streams",
     "train",
 )

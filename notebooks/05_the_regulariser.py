@@ -38,11 +38,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dyniso import data, figures, nets, train
+from dyniso import data, figures, nets
 from dyniso.book import claim, show, show_table, stamp
 from dyniso.entk import backward_maps, empirical_ntk, plasticity
 from dyniso.isometry import gram_deviation_grad, newton_schulz, polar_factor, scale_below_one, singular_values, spectrum
 from dyniso.optim import AdamO, isometry_groups, isometry_step
+from dyniso.stack import Stack
 
 started = time.perf_counter()
 figures.use_style()
@@ -956,7 +957,7 @@ def observe(p, optimizer, before, lr, strengths):
 
 def train_runs(lr, n, phi, samples=640, batch=32):
     """One stack of nets, one strength each, on random labels; time averages of `observe` as rows."""
-    stack = train.Stack([nets.mlp(49, 10, n, 3, phi, seed=seed) for _ in STRENGTHS], torch.device("cpu"))
+    stack = Stack([nets.mlp(49, 10, n, 3, phi, seed=seed) for _ in STRENGTHS], torch.device("cpu"))
     names, strengths = stack.regularised(), torch.tensor(STRENGTHS)
     rest = {"params": [p for k, p in stack.params.items() if k not in names], "isometry_strength": 0.0}
     pulled = {"params": [stack.params[k] for k in names], "isometry_strength": strengths}

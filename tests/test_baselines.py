@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dyniso import baselines, data, train
+from dyniso import baselines
 from dyniso.baselines import (
     FIRE,
     L2,
@@ -37,9 +37,11 @@ from dyniso.isometry import effective_rank, gram_deviation_grad, singular_values
 from dyniso.nets import mlp
 from dyniso.optim import AdamO, isometry_groups
 from dyniso.specs import BASELINES, Method, Net, Stream, get
-from dyniso.streams import standardise
-from dyniso.train import Run, train_group
+from dyniso.stack import Run
+from dyniso.streams import load_source, load_task, task_order
+from dyniso.train import Trainer, train_group
 
+CPU = torch.device("cpu")
 ROUNDING = 2e-5  # float32: batched and single products round differently, over a dozen steps
 
 
@@ -142,25 +144,21 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_stacked_run_equals_the_run_alone(tiny, name):
-    images = data.load("mnist-small")
-    x, y = standardise(images), torch.from_numpy(images.y)
+    source = load_source(tiny.stream, CPU)
     method = Method("m", "m", baseline=name, settings=tuple(SETTINGS.get(name, {}).items()))
-    together = train_group(tiny, [Run(method, 0), Run(method, 1)], x, y)
+    together = train_group(tiny, [Run(method, 0), Run(method, 1)], source)
     for seed, rows in enumerate(together):
-        (alone,) = train_group(tiny, [Run(method, seed)], x, y)
+        (alone,) = train_group(tiny, [Run(method, seed)], source)
         np.testing.assert_allclose(rows["value"], alone["value"], rtol=50 * ROUNDING, atol=50 * ROUNDING)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon", "upgd"])
 def test_stacked_optimizer_equals_the_run_alone(tiny, optimizer):
-    images = data.load("mnist-small")
-    x, y = standardise(images), torch.from_numpy(images.y)
+    source = load_source(tiny.stream, CPU)
     method = Method("m", "m", optimizer=optimizer, weight_decay=0.01)
-    trainers = [
-        train.Trainer(tiny, runs, 784, x.device) for runs in ([Run(method, 0), Run(method, 1)], [Run(method, 1)])
-    ]
-    for trainer, runs in zip(trainers, ([Run(method, 0), Run(method, 1)], [Run(method, 1)]), strict=True):
-        trainer.train(train.load_task(tiny, runs, 0, x, y), train.task_order(tiny, runs, 0))
+    trainers = [Trainer(tiny, [Run(method, seed) for seed in seeds], source) for seeds in ((0, 1), (1,))]
+    for trainer, seeds in zip(trainers, ((0, 1), (1,)), strict=True):
+        trainer.train(load_task(tiny, seeds, 0, source), task_order(tiny, seeds, 0))
     for name, p in trainers[0].stack.params.items():
         torch.testing.assert_close(p[1], trainers[1].stack.params[name][0], rtol=1e-3, atol=1e-4)  # Muon is bfloat16
 

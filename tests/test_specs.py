@@ -9,6 +9,7 @@ from dyniso import data
 from dyniso.specs import (
     ADAM,
     ADAMO,
+    BITS,
     REGISTRY,
     TIERS,
     Experiment,
@@ -39,6 +40,14 @@ every_case = pytest.mark.parametrize(("name", "tier"), CASES)
         (lambda: Net(gain=float("nan")), ["net.gain=nan"]),
         (lambda: Net(gain=float("inf")), ["net.gain=inf"]),
         (lambda: Net(bias="no"), ["net.bias='no'"]),
+        (lambda: Net(channels=(8, 0)), ["net.channels=0"]),
+        (lambda: Stream(pool=1), ["stream.pool=1"]),
+        (lambda: Stream(scale="symetric"), ["stream.scale='symetric'", "did you mean 'symmetric'"]),
+        (lambda: Stream(transition=1.5), ["stream.transition=1.5"]),
+        (lambda: Stream("slow_regression"), ["stream.dataset='mnist-small'", "'bits'"]),
+        (lambda: Stream(dataset="bits"), ["stream.dataset='bits'"]),
+        (lambda: replace(BASE, threshold=2.0), ["threshold=2.0"]),
+        (lambda: Method("x", "x", reset_optimizer="no"), ["x.reset_optimizer='no'"]),
         (lambda: Method("x", "x", optimizer="adamx"), ["x.optimizer='adamx'", "did you mean 'adam"]),
         (lambda: Method("x", "x", baseline="reddo"), ["x.baseline='reddo'", "did you mean 'redo'"]),
         (lambda: Method("x", "x", settings=(("every", 2),)), ["x.settings={'every': 2}", "baseline"]),
@@ -86,7 +95,7 @@ def test_registered_experiment_knows_its_own_name_and_tier(name, tier):
 @every_case
 def test_registered_experiment_asks_for_no_more_images_than_its_data_set_has(name, tier):
     stream = get(name, tier).stream
-    assert stream.samples <= data.manifest()[stream.dataset]["splits"]["train"]["count"]
+    assert stream.dataset == BITS or stream.samples <= data.manifest()[stream.dataset]["splits"]["train"]["count"]
 
 
 @every_case
@@ -127,12 +136,14 @@ def test_digest_stays_when_the_run_is_the_same(experiment, method):
 
 
 OTHER = {
-    Stream: dict(kind="permuted_pixels", dataset="mnist", samples=320, tasks=11),
-    Net: dict(width=65, depth=5, bias=False, init="kaiming", gain=1.5),
+    Stream: dict(kind="permuted_pixels", dataset="mnist", samples=320, tasks=11)
+    | dict(pool=2, scale="symmetric", transition=0.5),
+    Net: dict(width=65, depth=5, bias=False, init="kaiming", gain=1.5, channels=(4,)),
     Method: dict(optimizer="adam", activation="tanh", lr=2e-3, isometry_strength=0.2, isometry_every=2, coupled=True)
     | dict(baseline="redo", settings=(("every", 5),), norm="layernorm", weight_decay=0.1, clip_norm=1.0)
-    | dict(decoupled_weight_decay=True, schedule="cosine", parametrization="newton_schulz"),
-    Experiment: dict(name="other", steps_per_task=301, batch=32, probe=128, measures=("lens",)),
+    | dict(decoupled_weight_decay=True, schedule="cosine", parametrization="newton_schulz")
+    | dict(reset_optimizer=True),
+    Experiment: dict(name="other", steps_per_task=301, batch=32, probe=128, measures=("lens",), threshold=0.5),
 }
 UNTOLD = {Method: {"name", "label"}, Experiment: {"title", "tier", "stream", "net", "methods", "seeds", "sources"}}
 

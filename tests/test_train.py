@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from dyniso import data, store, train
+from dyniso import store, train
 from dyniso.isometry import singular_values
+from dyniso.measures import evaluate
 from dyniso.optim import AdamO, isometry_groups
 from dyniso.specs import METHODS, Experiment, Method, Net, Stream, only_methods
-from dyniso.streams import batch_order, make_task, standardise, task_arrays
-from dyniso.train import Run, Stack, Trainer, evaluate, grouped, load_task, resolve_device, train_group
+from dyniso.stack import Run, Stack
+from dyniso.streams import Source, batch_order, load_source, load_task, make_task, task_arrays, task_order
+from dyniso.train import Trainer, grouped, resolve_device, train_group
 
 CPU = torch.device("cpu")
 ROUNDING = 2e-5  # float32: a batched product rounds otherwise than a single one (1e-7), times 12 Adam steps
@@ -22,13 +24,8 @@ KEYS = ["task", "layer", "metric"]
 
 
 @pytest.fixture(scope="module")
-def images() -> torch.Tensor:
-    return standardise(data.load("mnist-small"))
-
-
-@pytest.fixture(scope="module")
-def labels() -> torch.Tensor:
-    return torch.from_numpy(data.load("mnist-small").y)
+def source() -> Source:
+    return load_source(Stream("random_labels", "mnist-small", samples=64, tasks=2), CPU)
 
 
 @pytest.fixture
@@ -73,28 +70,28 @@ VARIANTS = {
 
 @pytest.mark.parametrize("kind", ["random_labels", "permuted_pixels"])
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_stacked_group_equals_the_same_runs_alone(tiny, images, labels, kind, variant):
+def test_stacked_group_equals_the_same_runs_alone(tiny, source, kind, variant):
     base = Method("a", "a", optimizer="adamo", **variant)
     methods = [replace(base, name=f"s{s}", isometry_strength=s) for s in (0.0, 0.1, 2.0)]
     experiment = replace(tiny, stream=replace(tiny.stream, kind=kind), methods=tuple(methods))
     runs = all_runs(experiment)
-    together = train_group(experiment, runs, images, labels)
+    together = train_group(experiment, runs, source)
     for run, rows in zip(runs, together, strict=True):
-        (alone,) = train_group(experiment, [run], images, labels)
+        (alone,) = train_group(experiment, [run], source)
         assert_same_rows(rows, alone)
     assert len({value(rows, "sigma_max", "3.weight", task=1) for rows in together}) == len(runs)
 
 
-def plain_loop(experiment, method, seed, images, labels):
+def plain_loop(experiment, method, seed, source):
     """What a user would write for one run: an ordinary module, optimizer and loop. Returns net and online accuracy."""
-    net = train.make_net(experiment, method, seed, images.shape[1])
+    net = train.make_net(experiment, method, seed, source)
     if method.optimizer == "adam":
         optimizer = torch.optim.Adam(net.parameters(), lr=method.lr)
     else:
         groups = isometry_groups(net, isometry_strength=method.isometry_strength)
         optimizer = AdamO(groups, lr=method.lr, isometry_every=method.isometry_every, coupled=method.coupled)
     for task in range(experiment.stream.tasks):
-        x, y = task_arrays(images, make_task(experiment.stream, seed, task, labels.numpy(), images.shape[1]))
+        x, y = task_arrays(source.inputs, make_task(experiment.stream, seed, task, source.labels, 784))
         hits = []
         for batch in batch_order(experiment.stream, seed, task, experiment.steps_per_task, experiment.batch):
             logits = net(x[batch])
@@ -105,46 +102,46 @@ def plain_loop(experiment, method, seed, images, labels):
     return net, float(np.mean(hits))
 
 
-def stacked_loop(experiment, runs, images, labels) -> Stack:
-    trainer = Trainer(experiment, runs, images.shape[1], CPU)
+def stacked_loop(experiment, runs, source) -> Stack:
+    trainer = Trainer(experiment, runs, source)
     for task in range(experiment.stream.tasks):
         orders = [
             batch_order(experiment.stream, r.seed, task, experiment.steps_per_task, experiment.batch) for r in runs
         ]
         order = torch.from_numpy(np.stack(orders, 1))
-        trainer.train(load_task(experiment, runs, task, images, labels), order)
+        trainer.train(load_task(experiment, [r.seed for r in runs], task, source), order)
     return trainer.stack
 
 
 @pytest.mark.parametrize("kind", ["random_labels", "permuted_pixels"])
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_stacked_weights_equal_those_of_a_plain_loop(tiny, images, labels, kind, variant):
+def test_stacked_weights_equal_those_of_a_plain_loop(tiny, source, kind, variant):
     strong = Method("strong", "strong", optimizer="adamo", isometry_strength=2.0, **variant)
     experiment = replace(tiny, stream=replace(tiny.stream, kind=kind))
     runs = [Run(replace(strong, isometry_strength=s), seed) for s in (0.1, 2.0) for seed in (0, 1)]
-    stack = stacked_loop(experiment, runs, images, labels)
+    stack = stacked_loop(experiment, runs, source)
     for r, run in enumerate(runs):
-        net, _ = plain_loop(experiment, *run, images, labels)
+        net, _ = plain_loop(experiment, *run, source)
         for name, weight in net.named_parameters():
             torch.testing.assert_close(stack.params[name][r], weight, rtol=ROUNDING, atol=ROUNDING)
 
 
-def test_strength_zero_in_a_group_of_adamo_equals_plain_adam(tiny, images, labels):
+def test_strength_zero_in_a_group_of_adamo_equals_plain_adam(tiny, source):
     adam, adamo = tiny.methods
-    stack = stacked_loop(tiny, [Run(adamo, 0), Run(adam, 0), Run(adam, 1)], images, labels)
+    stack = stacked_loop(tiny, [Run(adamo, 0), Run(adam, 0), Run(adam, 1)], source)
     for r, seed in ((1, 0), (2, 1)):
-        net, _ = plain_loop(tiny, adam, seed, images, labels)
+        net, _ = plain_loop(tiny, adam, seed, source)
         for name, weight in net.named_parameters():
             torch.testing.assert_close(stack.params[name][r], weight, rtol=ROUNDING, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_recorded_rows_are_those_of_a_plain_loop(tiny, images, labels, which):
+def test_recorded_rows_are_those_of_a_plain_loop(tiny, source, which):
     method, last = tiny.methods[which], tiny.stream.tasks - 1
-    rows = train_group(tiny, [Run(m, 0) for m in tiny.methods], images, labels)[which]
-    net, online = plain_loop(tiny, method, 0, images, labels)
+    rows = train_group(tiny, [Run(m, 0) for m in tiny.methods], source)[which]
+    net, online = plain_loop(tiny, method, 0, source)
     assert value(rows, "online_accuracy", task=last) == pytest.approx(online, abs=1e-6)
-    x, y = task_arrays(images, make_task(tiny.stream, 0, last, labels.numpy(), 784))
+    x, y = task_arrays(source.inputs, make_task(tiny.stream, 0, last, source.labels, 784))
     assert value(rows, "end_accuracy", task=last) == pytest.approx((net(x).argmax(1) == y).float().mean().item())
     for name in ("1.weight", "3.weight", "5.weight"):
         sigma = singular_values(net.get_parameter(name))
@@ -163,17 +160,17 @@ def test_runs_are_stacked_if_they_differ_in_seed_and_strength_only(tiny):
     assert grouped([a, b, c]) == [[a], [b], [c]]
 
 
-def test_maxmin_and_relu_start_from_the_same_weights_for_one_seed_only(tiny):
+def test_maxmin_and_relu_start_from_the_same_weights_for_one_seed_only(tiny, source):
     relu, maxmin = tiny.methods[0], replace(tiny.methods[0], activation="maxmin")
-    nets = [train.make_net(tiny, m, seed, 784) for m, seed in ((relu, 3), (maxmin, 3), (relu, 4))]
+    nets = [train.make_net(tiny, m, seed, source) for m, seed in ((relu, 3), (maxmin, 3), (relu, 4))]
     first, same, other = ([p.detach() for p in net.parameters()] for net in nets)
     assert all(torch.equal(p, q) for p, q in zip(first, same, strict=True))
     assert not any(torch.equal(p, q) for p, q in zip(first, other, strict=True) if p.ndim == 2)
 
 
-def test_every_method_of_a_seed_sees_the_same_batches(tiny, images, labels):
+def test_every_method_of_a_seed_sees_the_same_batches(tiny, source):
     runs = [Run(m, s) for s in (0, 1) for m in tiny.methods]
-    x, y = load_task(tiny, runs, 1, images, labels).take(torch.arange(16).expand(4, -1))
+    x, y = load_task(tiny, [r.seed for r in runs], 1, source).take(torch.arange(16).expand(4, -1))
     assert torch.equal(x[0], x[1])
     assert torch.equal(y[2], y[3])
     assert not torch.equal(x[0], x[2])
@@ -182,64 +179,64 @@ def test_every_method_of_a_seed_sees_the_same_batches(tiny, images, labels):
 # ---------------------------------------------------------------------------------------------------- measures
 
 
-def test_orthogonal_weights_have_singular_values_one_before_the_first_task(tiny, images, labels):
-    for rows in train_group(tiny, all_runs(tiny), images, labels):
+def test_orthogonal_weights_have_singular_values_one_before_the_first_task(tiny, source):
+    for rows in train_group(tiny, all_runs(tiny), source):
         start = rows[rows["task"] == -1]
-        assert set(start["layer"]) == {"1.weight", "3.weight", "5.weight"}
+        assert set(start["layer"]) == {"", "1.weight", "3.weight", "5.weight"}
         values = start[start["metric"].isin(["sigma_min", "sigma_max", "sigma_mean"])]["value"]
         np.testing.assert_allclose(values, 1, atol=1e-5)
 
 
-def test_every_task_records_the_same_measures_but_reactivation_which_needs_two(tiny, images, labels):
-    (rows,) = train_group(tiny, all_runs(tiny)[:1], images, labels)
+def test_every_task_records_the_same_measures_but_reactivation_which_needs_two(tiny, source):
+    (rows,) = train_group(tiny, all_runs(tiny)[:1], source)
     first, second = ({(r.layer, r.metric) for r in rows.itertuples() if r.task == t} for t in (0, 1))
     assert second - first == {("hidden1", "reactivated"), ("hidden2", "reactivated")}
     assert first <= second
     assert {metric for layer, metric in first if not layer} == {
-        *("online_accuracy", "online_loss", "end_accuracy", "end_loss", "diverged")
+        *("online_accuracy", "online_loss", "end_accuracy", "end_loss", "weight_norm", "update_norm", "diverged")
     }
     assert not rows.duplicated(KEYS).any()
 
 
-def test_evaluation_does_not_depend_on_the_chunk(tiny, images, labels):
+def test_evaluation_does_not_depend_on_the_chunk(tiny, source):
     runs = all_runs(tiny)
-    stack = Stack([train.make_net(tiny, r.method, r.seed, 784) for r in runs], CPU)
-    task = load_task(tiny, runs, 0, images, labels)
+    stack = Stack([train.make_net(tiny, r.method, r.seed, source) for r in runs], CPU)
+    task = load_task(tiny, [r.seed for r in runs], 0, source)
     (few, few_loss), (all_, loss) = (evaluate(stack, task, chunk=c) for c in (10, 1000))
     assert torch.equal(few, all_)
     torch.testing.assert_close(few_loss, loss)
 
 
-def test_net_memorises_random_labels_of_the_first_task(tiny, images, labels):
+def test_net_memorises_random_labels_of_the_first_task(tiny, source):
     experiment = replace(
         tiny, stream=Stream(samples=64, tasks=1), net=Net(width=64, depth=2), steps_per_task=150, batch=32
     )
-    for rows in train_group(experiment, all_runs(experiment), images, labels):
+    for rows in train_group(experiment, all_runs(experiment), source):
         assert value(rows, "online_accuracy") > 0.5  # chance is 0.1
         assert value(rows, "end_accuracy") > 0.95
 
 
-def test_strong_isometry_keeps_singular_values_nearer_to_one_than_adam(tiny, images, labels):
+def test_strong_isometry_keeps_singular_values_nearer_to_one_than_adam(tiny, source):
     methods = (tiny.methods[0], replace(tiny.methods[1], isometry_strength=20.0))
     experiment = replace(tiny, methods=methods, steps_per_task=60)
-    adam, adamo = train_group(experiment, [Run(m, 0) for m in methods], images, labels)
+    adam, adamo = train_group(experiment, [Run(m, 0) for m in methods], source)
     assert value(adamo, "isometry_defect", "3.weight", 1) < 0.5 * value(adam, "isometry_defect", "3.weight", 1)
 
 
-def test_kernel_measures_come_before_each_task_and_change_no_training(tiny, images, labels):
-    (plain,) = train_group(tiny, all_runs(tiny)[:1], images, labels)
+def test_kernel_measures_come_before_each_task_and_change_no_training(tiny, source):
+    (plain,) = train_group(tiny, all_runs(tiny)[:1], source)
     watched = replace(tiny, measures=("kernel", "lens"), steps_per_task=tiny.steps_per_task)
-    (rows,) = train_group(watched, all_runs(watched)[:1], images, labels)
+    (rows,) = train_group(watched, all_runs(watched)[:1], source)
     shared = rows.merge(plain[KEYS], on=KEYS)
     assert_same_rows(shared, plain)
     added = set(rows["metric"]) - set(plain["metric"])
     assert {"kernel_condition", "P_10", "sharpness", "loss_start", "mu_1", "D_mean2", "block_condition"} <= added
 
 
-def test_split_training_of_a_task_equals_one_call(tiny, images, labels):
-    runs, order = all_runs(tiny), train.task_order(tiny, all_runs(tiny), 0)
-    whole, parts = (Trainer(tiny, runs, 784, CPU) for _ in range(2))
-    task = load_task(tiny, runs, 0, images, labels)
+def test_split_training_of_a_task_equals_one_call(tiny, source):
+    runs, order = all_runs(tiny), task_order(tiny, [r.seed for r in all_runs(tiny)], 0)
+    whole, parts = (Trainer(tiny, runs, source) for _ in range(2))
+    task = load_task(tiny, [r.seed for r in runs], 0, source)
     whole.train(task, order)
     parts.train(task, order[:5], (0, len(order)))
     parts.train(task, order[5:], (5, len(order)))
@@ -247,8 +244,8 @@ def test_split_training_of_a_task_equals_one_call(tiny, images, labels):
         assert torch.equal(p, parts.stack.params[name])
 
 
-def test_clipping_bounds_the_gradient_norm_of_each_run_alone(tiny, images, labels):
-    stack = Trainer(tiny, all_runs(tiny), 784, CPU).stack
+def test_clipping_bounds_the_gradient_norm_of_each_run_alone(tiny, source):
+    stack = Trainer(tiny, all_runs(tiny), source).stack
     runs = len(all_runs(tiny))
     for p in stack.params.values():
         p.grad = torch.ones_like(p) * torch.linspace(1e-6, 1, runs).reshape(-1, *[1] * (p.ndim - 1))
@@ -259,9 +256,9 @@ def test_clipping_bounds_the_gradient_norm_of_each_run_alone(tiny, images, label
     assert all(torch.equal(p.grad[0], g) for p, g in zip(stack.params.values(), small, strict=True))
 
 
-def test_cosine_schedule_ends_every_task_near_zero_and_starts_the_next_at_the_full_rate(tiny, images, labels):
+def test_cosine_schedule_ends_every_task_near_zero_and_starts_the_next_at_the_full_rate(tiny, source):
     method = replace(tiny.methods[0], schedule="cosine", lr=3e-3)
-    trainer = Trainer(tiny, [Run(method, 0)], 784, CPU)
+    trainer = Trainer(tiny, [Run(method, 0)], source)
     rates = []
     for fraction in (0.0, 0.5, 0.999, 0.0):
         trainer.schedule(fraction)
@@ -269,9 +266,9 @@ def test_cosine_schedule_ends_every_task_near_zero_and_starts_the_next_at_the_fu
     assert rates == pytest.approx([3e-3, 1.5e-3, 0, 3e-3], abs=1e-7)
 
 
-def test_orthogonal_parametrization_keeps_hidden_singular_values_at_one(tiny, images, labels):
+def test_orthogonal_parametrization_keeps_hidden_singular_values_at_one(tiny, source):
     method = replace(tiny.methods[0], parametrization="newton_schulz", activation="maxmin")
-    (rows,) = train_group(tiny, [Run(method, 0)], images, labels)
+    (rows,) = train_group(tiny, [Run(method, 0)], source)
     hidden = rows[rows["layer"].isin(["1.weight", "3.weight"]) & rows["metric"].isin(["sigma_min", "sigma_max"])]
     np.testing.assert_allclose(hidden["value"], 1, atol=1e-3)
     head = rows[(rows["layer"] == "5.weight") & (rows["task"] == 1) & (rows["metric"] == "sigma_max")]
@@ -286,8 +283,8 @@ def poisoned(monkeypatch):
     """Seed 1 starts from weights whose activations overflow."""
     original = train.make_net
 
-    def make(experiment, method, seed, pixels):
-        net = original(experiment, method, seed, pixels)
+    def make(experiment, method, seed, source):
+        net = original(experiment, method, seed, source)
         if seed == 1:
             for p in net.parameters():
                 p.data.fill_(1e30)
@@ -296,9 +293,9 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(train, "make_net", make)
 
 
-def test_diverged_run_is_recorded_with_nan_measures(tiny, images, labels, poisoned):
+def test_diverged_run_is_recorded_with_nan_measures(tiny, source, poisoned):
     experiment = only_methods(tiny, ["adam"])
-    healthy, diverged = train_group(experiment, all_runs(experiment), images, labels)
+    healthy, diverged = train_group(experiment, all_runs(experiment), source)
     assert [value(diverged, "diverged", task=t) for t in (0, 1)] == [1, 1]
     assert [value(healthy, "diverged", task=t) for t in (0, 1)] == [0, 0]
     measured = diverged[(diverged["task"] >= 0) & (diverged["layer"] != "")]
@@ -307,12 +304,12 @@ def test_diverged_run_is_recorded_with_nan_measures(tiny, images, labels, poison
 
 
 @pytest.mark.parametrize("names", [["adam"], ["adam", "adamo_0.1"]])
-def test_diverged_run_leaves_the_others_of_its_stack_as_they_were(tiny, images, labels, request, names):
+def test_diverged_run_leaves_the_others_of_its_stack_as_they_were(tiny, source, request, names):
     experiment = only_methods(tiny, names)
     runs = [r for r in all_runs(experiment) if r.seed == 0 or r.method.name == "adam"]
-    before = train_group(experiment, runs, images, labels)
+    before = train_group(experiment, runs, source)
     request.getfixturevalue("poisoned")
-    after = train_group(experiment, runs, images, labels)
+    after = train_group(experiment, runs, source)
     for run, old, new in zip(runs, before, after, strict=True):
         if run.seed == 0:
             assert_same_rows(new, old)
@@ -421,9 +418,11 @@ def test_auto_takes_cuda_where_there_is_one(monkeypatch):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("kind", ["random_labels", "permuted_pixels"])
-def test_cuda_rows_are_near_those_of_the_cpu(tiny, images, labels, kind):
+def test_cuda_rows_are_near_those_of_the_cpu(tiny, source, kind):
     experiment = replace(tiny, stream=replace(tiny.stream, kind=kind))
     runs = all_runs(experiment)
-    on_cpu, on_cuda = (train_group(experiment, runs, images.to(d), labels) for d in ("cpu", "cuda"))
+    on_cpu, on_cuda = (
+        train_group(experiment, runs, load_source(experiment.stream, torch.device(d))) for d in ("cpu", "cuda")
+    )
     for cpu, cuda in zip(on_cpu, on_cuda, strict=True):
         assert_same_rows(cuda, cpu, CUDA_DRIFT)

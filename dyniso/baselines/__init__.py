@@ -19,7 +19,7 @@ from typing import Any
 from ..specs import nearest, require
 from .attached import Attached, Baseline, Layer, attach, is_elementwise
 from .boundaries import FIRE, SHRINK_PERTURB, Reset, ShrinkPerturb
-from .optimizers import UPGD, PerRun, Several
+from .optimizers import UPGD, PerRun, Several, forget
 from .penalties import L2, Churn, FeatureRank, L2Init, Parseval, SpectralPenalty
 from .projections import Isometry, NormProjection, RowNorm, SpectralNorm, WeightClipping
 from .units import ContinualBackprop, ReDo
@@ -50,6 +50,7 @@ __all__ = [
     "SpectralPenalty",
     "WeightClipping",
     "attach",
+    "forget",
     "is_elementwise",
     "make",
 ]

@@ -142,6 +142,16 @@ class Attached:
         """To be called at every change of the task but before the first task."""
         self.baseline.new_task(self)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a later `load_state_dict` needs to go on as if nothing had happened."""
+        return {"steps": self.steps, "state": self.state, "generators": [g.get_state() for g in self.generators]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a saved state; the initial values are those of the net that this method was attached to."""
+        self.steps, self.state = state_dict["steps"], state_dict["state"]
+        for g, kept in zip(self.generators, state_dict["generators"], strict=True):
+            g.set_state(kept.cpu())
+
     def detach(self) -> None:
         """Remove the hooks that `attach` has put on the model."""
         for handle in self.handles:

@@ -67,6 +67,18 @@ class UPGD(torch.optim.Optimizer):
             p.mul_(1 - group["lr"] * group["weight_decay"]).add_(move, alpha=-group["lr"])
         return loss
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, with the step count and the states of the generators."""
+        draws = [g.get_state() for g in self.generators or ()]
+        return {**super().state_dict(), "count": self.count, "generators": draws}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, with the step count and the states of the generators."""
+        self.count = state_dict["count"]
+        for g, kept in zip(self.generators or (), state_dict["generators"], strict=True):
+            g.set_state(kept.cpu())
+        super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
+
     def over_run(self, utilities: Sequence[Tensor]) -> Tensor:
         """The positive scale of each run's utilities, shape (*runs,)."""
         top = torch.stack([u.flatten(self.batch_dims).amax(-1) for u in utilities]).amax(0)
@@ -94,6 +106,13 @@ class Several:
     @property
     def state(self) -> dict[Tensor, Any]:
         return {p: kept for part in self.parts for p, kept in part.state.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, kept in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(kept)
 
     def zero_grad(self) -> None:
         for part in self.parts:
@@ -124,6 +143,13 @@ class PerRun:
     def param_groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self.each for group in optimizer.param_groups]
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"each": [optimizer.state_dict() for optimizer in self.each]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for optimizer, kept in zip(self.each, state_dict["each"], strict=True):
+            optimizer.load_state_dict(kept)
+
     def zero_grad(self) -> None:
         for p in self.params:
             p.grad = None
@@ -133,3 +159,10 @@ class PerRun:
             for mine, p in zip(slices, self.params, strict=True):
                 mine.grad = None if p.grad is None else p.grad[r]
             optimizer.step()
+
+
+def forget(optimizer: Any) -> None:
+    """Clear what an optimizer has accumulated (moments and step counts); its settings stay."""
+    for part in getattr(optimizer, "parts", None) or getattr(optimizer, "each", None) or ():
+        forget(part)
+    optimizer.state.clear()

@@ -1,0 +1,177 @@
+"""Several nets of one shape as one: stacked parameters, one forward pass, one optimizer, one method on top."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.utils import parametrize
+
+from . import baselines
+from .dormancy import ACTIVATION_TYPES, units_last
+from .isometry import as_matrix
+from .optim import AdamO, isometry_groups
+from .specs import Method
+
+WEIGHTED = (nn.Linear, nn.Conv2d)
+
+
+class Run(NamedTuple):
+    """One arm of an experiment under one seed."""
+
+    method: Method
+    seed: int
+
+
+class Stack:
+    """Several nets of one shape as one: parameters (runs, ...), and the forward map over all of them.
+
+    The nets stay ordinary modules; their layers are applied to all runs at once. Linear layers take one batched product
+    with the bias inside (vmap's own rule splits it into four operations), convolutions one grouped convolution,
+    activations work on any leading axes, and every other layer goes through `torch.func.vmap`.
+
+    Args:
+        nets: Sequential modules of one architecture.
+        device: where the stacked parameters live.
+    Raises:
+        ValueError: no nets, or one that is no `nn.Sequential`.
+    """
+
+    def __init__(self, nets: list[nn.Sequential], device: torch.device):
+        if not nets or not all(isinstance(net, nn.Sequential) for net in nets):
+            raise ValueError(f"a stack needs nn.Sequential nets; got {[type(net).__name__ for net in nets]}")
+        stacked, _ = stack_module_state(nets)
+        self.template = nets[0].to(device)
+        self.params = {name: p.detach().to(device).requires_grad_() for name, p in stacked.items()}
+
+        self.layers = [
+            (layer, {key: self.params[f"{name}.{key}"] for key, _ in layer.named_parameters()})
+            for name, layer in self.template.named_children()
+        ]
+
+    def __call__(self, x: Tensor, seen: list[Tensor] | None = None) -> Tensor:
+        """Outputs (runs, batch, outputs) for inputs (runs, batch, features).
+
+        Activations are appended to `seen` as (runs, samples, units): a channel is a unit, seen at every position.
+        """
+        for layer, params in self.layers:
+            x = apply_stacked(layer, params, x)
+            if seen is not None and isinstance(layer, ACTIVATION_TYPES):
+                seen.append(units_last(x, batch_dims=1))
+        return x
+
+    def finite(self) -> Tensor:
+        """Which runs have only finite parameters, shape (runs,), bool."""
+        return torch.stack([torch.isfinite(p).flatten(1).all(1) for p in self.params.values()]).all(0)
+
+    @torch.no_grad()
+    def give_up(self, runs: list[int]) -> None:
+        """Make the parameters of runs that have diverged NaN, so that they are recorded as such and harm no other."""
+        for p in self.params.values():
+            p[runs] = torch.nan
+
+    def regularised(self) -> list[str]:
+        """Names of the weights that AdamO pulls: hidden matrices, not the head."""
+        pulled = {id(p) for p in isometry_groups(self.template)[0]["params"]}
+        return [name for name, p in self.template.named_parameters() if id(p) in pulled]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every weight matrix (runs, out, in) as the forward pass uses it, by name; kernels as (runs, out, in k k)."""
+        found = {}
+        for name, layer in self.template.named_children():
+            if parametrize.is_parametrized(layer, "weight"):
+                held = {"original": self.params[f"{name}.parametrizations.weight.original"]}
+                build = layer.get_submodule("parametrizations.weight")
+                found[f"{name}.weight"] = vmap(lambda p, b=build: functional_call(b, p, ()))(held)
+            elif isinstance(layer, WEIGHTED):
+                found[f"{name}.weight"] = as_matrix(self.params[f"{name}.weight"], batch_dims=1)
+        return found
+
+    def single(self, run: int) -> nn.Sequential:
+        """One run as a net of its own, in float64 and without parametrizations: for instruments, not for training."""
+        weights = self.weights()
+        plain: dict[str, nn.Module] = {}
+        for name, layer in self.template.named_children():
+            own = {key: self.params[f"{name}.{key}"][run].detach() for key, _ in layer.named_parameters()}
+            if isinstance(layer, nn.Linear):
+                own = {"weight": weights[f"{name}.weight"][run].detach()} | {
+                    k: p for k, p in own.items() if k == "bias"
+                }
+                plain[name] = nn.Linear(layer.in_features, layer.out_features, bias="bias" in own)
+            else:
+                plain[name] = copy.deepcopy(layer)
+            plain[name].load_state_dict(own)
+        return nn.Sequential(OrderedDict(plain)).to(next(iter(weights.values())).device).double()
+
+    def attach(self, method: Method, optimizer: Any, seeds: list[int]) -> baselines.Attached:
+        """The baseline of a method at work on the stacked parameters."""
+        layers = [
+            baselines.Layer(name, self.params[f"{name}.weight"], self.params.get(f"{name}.bias"))
+            for name, layer in self.template.named_children()
+            if isinstance(layer, WEIGHTED)
+        ]
+        baseline = baselines.make(method.baseline or "", **dict(method.settings))
+        elementwise = baselines.is_elementwise(self.template)
+        return baselines.Attached(baseline, layers, optimizer, self, seeds, batch_dims=1, elementwise=elementwise)
+
+    def optimizer(self, runs: list[Run]) -> Any:
+        """The optimizer of a group of runs: settings shared but for the strength, which is one value a run."""
+        method = runs[0].method
+        everything = list(self.params.values())
+        decay = method.weight_decay or 0.0
+        if method.optimizer == "adamw":
+            return torch.optim.AdamW(everything, lr=method.lr, weight_decay=decay, fused=True)
+        if method.optimizer == "sgd":
+            return torch.optim.SGD(everything, lr=method.lr, weight_decay=decay)
+        if method.optimizer == "upgd":
+            generators = [torch.Generator(everything[0].device).manual_seed(run.seed) for run in runs]
+            return baselines.UPGD(everything, method.lr, weight_decay=decay, generators=generators, batch_dims=1)
+        strengths = [run.method.isometry_strength for run in runs]
+        if method.optimizer != "muon" and not any(strengths):
+            return torch.optim.Adam(everything, lr=method.lr, weight_decay=decay, fused=True)
+        names = self.regularised()
+        pulled = [self.params[n] for n in names]
+        rest = [p for n, p in self.params.items() if n not in names]
+        if method.optimizer == "muon":  # ten times the learning rate of the Adam beside it
+            muon = baselines.PerRun(pulled, lambda ps: torch.optim.Muon(ps, lr=10 * method.lr, weight_decay=decay))
+            return baselines.Several(muon, torch.optim.Adam(rest, lr=method.lr, weight_decay=decay, fused=True))
+        per_run = torch.tensor(strengths, device=everything[0].device)
+        return AdamO(
+            [{"params": pulled, "isometry_strength": per_run}, {"params": rest, "isometry_strength": 0.0}],
+            lr=method.lr,
+            isometry_every=method.isometry_every,
+            coupled=method.coupled,
+            batch_dims=1,
+            weight_decay=decay,
+            decoupled_weight_decay=bool(method.decoupled_weight_decay),
+            fused=True,
+        )
+
+    @torch.no_grad()
+    def clip(self, norm: float) -> None:
+        """Scale the gradients of each run down to a global norm, as `torch.nn.utils.clip_grad_norm_` does for one."""
+        grads = [p.grad for p in self.params.values() if p.grad is not None]
+        size = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
+        factor = (norm / (size + 1e-6)).clamp_max(1)
+        for g in grads:
+            g.mul_(factor.reshape(-1, *[1] * (g.ndim - 1)))
+
+
+def apply_stacked(layer: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
+    """One layer of every run, (runs, batch, ...) -> (runs, batch, ...), with its parameters stacked (runs, ...)."""
+    if isinstance(layer, nn.Linear) and "weight" in params:
+        W = params["weight"]  # as the first factor its gradient comes in W's own layout, and is not copied once more
+        return (torch.baddbmm(params["bias"][..., None], W, x.mT) if "bias" in params else W @ x.mT).mT
+    if isinstance(layer, nn.Conv2d) and "weight" in params and layer.padding_mode == "zeros":
+        runs, bias = len(x), params["bias"].flatten() if "bias" in params else None
+        side_by_side, kernels = x.transpose(0, 1).flatten(1, 2), params["weight"].flatten(0, 1)
+        groups = runs * layer.groups
+        z = nn.functional.conv2d(side_by_side, kernels, bias, layer.stride, layer.padding, layer.dilation, groups)
+        return z.unflatten(1, (runs, -1)).transpose(0, 1)
+    if isinstance(layer, ACTIVATION_TYPES) and not params:
+        return layer(x)
+    return vmap(lambda p, h: functional_call(layer, p, (h,)))(params, x)
