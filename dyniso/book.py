@@ -1,4 +1,5 @@
-"""What a chapter of the book needs: checked sentences, captioned figures, a closing stamp, the import graph.
+"""What a chapter of the book needs: checked sentences, captioned figures, a closing stamp, the import graph; and what
+the chapters' sources say: their lines of `claim`.
 
 `show` marks its outputs with metadata under the key "dyniso"; tools/notebooks.py reads those marks when it saves the
 executed chapter.
@@ -15,7 +16,8 @@ import shlex
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from string import Formatter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 DPI = 150  # pixels an inch of the picture; a browser lays out 96 an inch, so the picture is 1.6 times finer than needed
 CSS_DPI = 96
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+NUMBERED = re.compile(r"(?:(\d+)\. )?(.*)", re.DOTALL)
 ROLE = re.compile(r"\{[a-z:]+\}`([^`]*)`")
 
 
@@ -46,6 +49,74 @@ def claim(sentence: str, holds: Any) -> None:
     if not holds:
         raise AssertionError(sentence)
     print(f"✓ {sentence}")
+
+
+class ClaimLine(NamedTuple):
+    """One call of `claim` in the source of a chapter."""
+
+    number: int | None  # of the observation; None if it has none
+    sentence: str  # without the number, inserted values as "…"; empty if the call does not write it out
+    line: int  # of the source
+
+
+def claim_lines(source: str) -> list[ClaimLine]:
+    """Every call of `claim` in a chapter's source, in order; the source is parsed and not executed.
+
+    >>> claim_lines('claim(f"1. Two is {word} than " "three.", 2 < 3)')
+    [ClaimLine(number=1, sentence='Two is … than three.', line=1)]
+    """
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or ast.unparse(node.func).rpartition(".")[2] != "claim":
+            continue
+        given = [*node.args[:1], *(keyword.value for keyword in node.keywords if keyword.arg == "sentence")]
+        text = written_text(given[0]) if given else None
+        number, sentence = NUMBERED.fullmatch(" ".join((text or "").split())).groups()  # type: ignore[union-attr]
+        found.append(ClaimLine(int(number) if number else None, sentence, node.lineno))
+    return sorted(found, key=lambda claimed: claimed.line)
+
+
+def written_text(node: ast.expr) -> str | None:
+    """The text of a string expression, inserted values as "…"; None if it is not written out there."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            texts = [text for text in (written_text(left), written_text(right)) if text is not None]
+            return "".join(texts) if len(texts) == 2 else None
+        case ast.Call(func=ast.Attribute(value=template, attr="format")):
+            written = written_text(template)
+            pieces = None if written is None else Formatter().parse(written)
+            return None if pieces is None else "".join(b + ("" if name is None else "…") for b, name, *_ in pieces)
+    return None
+
+
+def find_claim(lines: Sequence[ClaimLine], phrase: str) -> ClaimLine:
+    """The one claim line whose sentence contains a phrase.
+
+    Raises:
+        LookupError: none contains it, or several; the message says in which source lines these are, and which cannot be
+            searched as they do not write their sentence out.
+
+    >>> find_claim([ClaimLine(1, "Two is less than three.", 7), ClaimLine(2, "Four is not.", 9)], "less than").number
+    1
+    """
+    wanted = " ".join(phrase.split())
+    hits = [claimed for claimed in lines if wanted and wanted in claimed.sentence]
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        raise LookupError(f"{phrase!r} is in {len(hits)} claim lines, in source lines {listed(hits)}")
+    hidden = [claimed for claimed in lines if not claimed.sentence]
+    unread = f"; not searched, as their sentence is not written out: source lines {listed(hidden)}" if hidden else ""
+    raise LookupError(f"{phrase!r} is in none of {len(lines)} claim lines{unread}")
+
+
+def listed(lines: Iterable[ClaimLine]) -> str:
+    """Source lines, for an error message."""
+    return ", ".join(str(claimed.line) for claimed in lines)
 
 
 def show(fig: Figure, table: DataFrame, *, name: str, caption: str, alt: str) -> None:

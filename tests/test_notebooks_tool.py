@@ -174,6 +174,30 @@ def test_key_changes_with_parameters_but_not_with_their_order_or_with_downloads(
     assert tool.Project(root).key(source, {"tier": "smoke", "count": 1}) == one_order
 
 
+@pytest.mark.parametrize(
+    ("changed", "stale"), [("notebooks/02_other.py", True), ("book/list.toml", True), ("book/x.md", False)]
+)
+def test_key_of_a_chapter_has_the_files_that_it_says_it_reads(root: Path, changed: str, stale: bool) -> None:
+    (root / "book").mkdir()
+    (root / "book" / "list.toml").write_text("a = 1\n")
+    plain, reader = root / "notebooks" / "01_toy.py", root / "notebooks" / "03_reader.py"
+    reader.write_text(CHAPTER + "\n# %%\n# reads: book/list.toml notebooks/*.py\n")
+    before = [tool.Project(root).key(source, {}) for source in (plain, reader)]
+    (root / changed).write_text("# %%\n1\n")
+    after = [tool.Project(root).key(source, {}) for source in (plain, reader)]
+    assert after[0] == before[0], "a chapter that reads none of it stays current"
+    assert (after[1] != before[1]) is stale
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_reading_what_does_not_exist_is_status_2_with_chapter_and_pattern(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "notebooks" / "01_toy.py").write_text(CHAPTER + "\n# %%\n# reads: book/lst.toml\n")
+    assert command(root, "build") == 2
+    assert capsys.readouterr().err == "notebooks.py: 01_toy: it reads book/lst.toml, and there is no such file\n"
+
+
 # --------------------------------------------------------------------------------------------------------- execution
 
 

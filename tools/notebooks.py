@@ -5,8 +5,10 @@
     python tools/notebooks.py check                                          which are stale; exit 1 if any is
 
 A chapter is current when the key in its metadata equals the hash of its source, its parameters, the library, the small
-data and this file, and its figures' CSVs are as it left them. The parameters cell is the documentation and the check of
-its own values: `name = value  # ALLOWED: help`, ALLOWED being `lo..hi` or `a | b | c`.
+data and this file, and its figures' CSVs are as it left them. A chapter that reads other files of the project says so
+in a line of its source, `# reads: book/statements.toml notebooks/*.py`, and its key has these too. The parameters cell
+is the documentation and the check of its own values: `name = value  # ALLOWED: help`, ALLOWED being `lo..hi` or
+`a | b | c`.
 
 Exit status: 0 done, 1 a chapter failed or is stale, 2 the call was wrong (one line, before any kernel starts).
 """
@@ -20,6 +22,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import sys
 import tempfile
 import time
@@ -36,6 +39,7 @@ Value = bool | int | float | str
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 KERNEL_ENV = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 DATASETS = {"mnist", "fashion-mnist", "cifar10", "cifar100"}  # below data/: downloads, which chapters do not read
+READS = re.compile(r"^# reads:(.*)$", re.MULTILINE)
 START_TIMEOUT_S = 180  # a kernel starts in 1 s; this much on a busy machine
 
 
@@ -181,16 +185,29 @@ class Project:
     @cached_property
     def dependency_digest(self) -> bytes:
         """Names and contents of all dependencies, hashed once a run."""
+        return self.digest_of(self.dependencies())
+
+    def digest_of(self, paths: Iterable[Path]) -> bytes:
+        """Names and contents of files, hashed."""
         digest = hashlib.sha256()
-        for path in self.dependencies():
+        for path in paths:
             name = path.relative_to(self.root) if path.is_relative_to(self.root) else path.name
             digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
         return digest.digest()
 
+    def reads(self, source: Path) -> Iterator[Path]:
+        """What one chapter says it reads beyond the dependencies of all; UsageError for a pattern that no file fits."""
+        for line in READS.findall(source.read_text(encoding="utf-8")):
+            for pattern in line.split():
+                paths = sorted(self.root.glob(pattern))
+                if not paths:
+                    raise UsageError(f"{source.stem}: it reads {pattern}, and there is no such file")
+                yield from paths
+
     def key(self, source: Path, parameters: Mapping[str, Value]) -> str:
         """The content key of one executed chapter."""
-        text = json.dumps(dict(parameters), sort_keys=True).encode()
-        return hashlib.sha256(source.read_bytes() + b"\0" + text + b"\0" + self.dependency_digest).hexdigest()
+        parts = [source.read_bytes(), json.dumps(dict(parameters), sort_keys=True).encode(), self.dependency_digest]
+        return hashlib.sha256(b"\0".join([*parts, self.digest_of(self.reads(source))])).hexdigest()
 
     def saved(self, source: Path) -> dict[str, Any]:
         """metadata.dyniso of the executed chapter; empty if there is none."""
