@@ -1,4 +1,4 @@
-"""Command line: `dyniso list`, `run`, `figure`, `doctor`. Torch is loaded by `run` and `doctor` alone.
+"""Command line: `dyniso list`, `run`, `figure`, `claims`, `doctor`. Torch is loaded by `run` and `doctor` alone.
 
 A mistake in the call is one line on stderr that names the value and what is allowed, and exit code 2; a failure that is
 not the caller's (no data, a damaged file) is one line and exit code 1.
@@ -7,6 +7,7 @@ not the caller's (no data, a damaged file) is one line and exit code 1.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("list", command_list, "experiments, tiers, methods, and what is stored"),
         ("run", command_run, "run what is not stored yet"),
         ("figure", command_figure, "draw the stored results: PNG, CSV of the plotted points, JSON stamp"),
+        ("claims", command_claims, "every claim with its verdict on the committed results"),
         ("doctor", command_doctor, "environment, device, data, stored results, and the next command"),
     ):
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -74,6 +76,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if name == "figure":
             command.add_argument("--metrics", help="comma-separated metrics of the rows")
             command.add_argument("--out", type=Path, default=Path("figures"), help="folder (default ./figures)")
+        if name == "claims":
+            command.add_argument("--tier", default="check", help=" | ".join(specs.TIERS) + " (default check)")
+            command.add_argument("--json", action="store_true", help="all of it: source, metric, threshold, findings")
     if not arguments:
         raise UsageError(f"no command given; {specs.nearest('', commands.choices)}; `dyniso COMMAND --help` says more")
     if not arguments[0].startswith("-") and arguments[0] not in commands.choices:
@@ -161,6 +166,20 @@ def command_figure(options: argparse.Namespace) -> int:
     name = f"{experiment.name}-{experiment.tier}"
     for path in figures.save(fig, table, options.out, name, figures.stamp_of(frame, experiment) | {"origin": origin}):
         print(path)
+    return 0
+
+
+def command_claims(options: argparse.Namespace) -> int:
+    """One line a claim: verdict, effect with its 95 % interval, reason, scale, statement."""
+    from . import claims
+
+    judged = claims.judge_all(options.tier)
+    if options.json:
+        print(json.dumps([claims.as_record(claim, verdict) for claim, verdict in judged], indent=2, allow_nan=False))
+        return 0
+    for claim, v in judged:
+        measured = f"{v.effect:+.3f} [{v.low:+.3f}, {v.high:+.3f}] {v.unit} in {v.where}; " if v.where else ""
+        print(f"{v.verdict:10}  {claim.id}: {measured}{v.reason}; {v.scale}. {claim.statement}")
     return 0
 
 

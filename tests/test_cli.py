@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import long_rows
 
-from dyniso import data, specs, store, train
+from dyniso import claims, data, specs, store, train
 from dyniso.cli import main
 
 
@@ -62,6 +62,9 @@ MISTAKES = {
     "figure smal": ["experiment='smal'", "did you mean 'small'"],
     "figure small --metrics": ["--metrics", "expected one argument"],
     "figure small --device cpu": ["unknown option '--device'"],
+    "claims --tier chek": ["tier='chek'", "did you mean 'check'"],
+    "claims small": ["'small'"],
+    "claims --jsn": ["unknown option '--jsn'", "did you mean '--json'"],
 }
 
 
@@ -252,6 +255,31 @@ def test_run_that_stops_says_why_in_one_line(home, capsys, monkeypatch, error, c
     monkeypatch.setattr(train, "run", stop)
     assert main(["run", "small"]) == code
     assert capsys.readouterr().err == text
+
+
+def test_claims_prints_one_line_each_with_verdict_interval_scale_and_statement(capsys):
+    assert main(["claims"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(claims.CLAIMS)
+    for line, (claim, verdict) in zip(lines, claims.judge_all("check"), strict=True):
+        assert line.startswith(f"{verdict.verdict:10}  {claim.id}: ") and line.endswith(claim.statement)
+        assert verdict.scale in line and verdict.reason in line
+        assert verdict.effect is None or f"{verdict.effect:+.3f} [{verdict.low:+.3f}, {verdict.high:+.3f}]" in line
+
+
+def test_claims_without_stored_results_are_all_not_run_and_say_why(home, capsys):
+    assert main(["claims", "--tier", "paper"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line[:10].strip() for line in lines} == {"not run"}
+    assert "there is no experiment random_labels at tier paper" in lines[0]
+
+
+def test_claims_as_json_hold_what_the_lines_hold_and_the_sources(home, capsys):
+    assert main(["claims", "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [r["id"] for r in records] == [claim.id for claim in claims.CLAIMS]
+    assert {r["verdict"] for r in records} == {"not run"}
+    assert [(r["source"], r["threshold"]) for r in records] == [(c.source, c.threshold) for c in claims.CLAIMS]
 
 
 def test_figure_that_cannot_be_written_is_one_line_that_names_the_place(home, capsys):

@@ -12,7 +12,7 @@ TORCH_SIDE = {
     for m in ("isometry", "optim", "nets", "entk", "dormancy", "streams", "stack", "measures", "checkpoint", "train")
 }
 GRAPH = import_graph()
-TORCH_FREE = ["specs", "stats", "store", "figures", "book", "data", "cli"]
+TORCH_FREE = ["specs", "stats", "store", "figures", "claims", "book", "data", "cli"]
 
 
 def reached(module: str) -> set[str]:
@@ -50,8 +50,9 @@ def test_graph_finds_the_imports_of_train():
 @pytest.mark.parametrize(
     "statement",
     [
-        "from dyniso import specs, stats, store, figures, book, data, cli",
+        "from dyniso import specs, stats, store, figures, claims, book, data, cli",
         "from dyniso import cli; assert cli.main(['list']) == 0",
+        "from dyniso import cli; assert cli.main(['claims']) == 0",
     ],
 )
 def test_torch_is_not_loaded_by(statement):

@@ -1,0 +1,406 @@
+"""Contracts of dyniso.claims: a verdict follows from stored rows by one rule, and what is missing never passes."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dyniso import claims, specs, store
+from dyniso.claims import CLAIMS, Claim, NotRunError, Runs, effects, judge
+from dyniso.claims.learning import LOSS
+
+TASKS, SEEDS = 10, (0, 1, 2, 3)
+BY_ID = {claim.id: claim for claim in CLAIMS}
+GAIN = Claim(
+    "gain",
+    "We ask whether AdamO beats Adam.",
+    "our question",
+    "",
+    ("one", "two"),
+    "online accuracy",
+    "accuracy",
+    effects.accuracy_gained(("adamo_0.1",), ("adam",)),
+)
+
+
+@pytest.fixture
+def registry(tiny, tmp_path, monkeypatch):
+    """Experiments "one" and "two" (Adam and AdamO 0.1, 10 tasks, 4 seeds), and an empty folder of results."""
+    base = replace(tiny, stream=replace(tiny.stream, tasks=TASKS), seeds=SEEDS, tier="check")
+    registered = {name: {"check": replace(base, name=name)} for name in ("one", "two")}
+    monkeypatch.setattr(specs, "REGISTRY", registered)
+    monkeypatch.setattr(store, "results_folder", lambda: tmp_path)
+    return registered
+
+
+def rows_of(values: dict[str, float | list[float] | np.ndarray], metric: str = "online_accuracy", layer: str = ""):
+    """Rows of one metric: by method a number, or an array that broadcasts to (seeds, tasks)."""
+    return pd.DataFrame(
+        [
+            (method, seed, task, layer, metric, table[i, task])
+            for method, given in values.items()
+            for table in [np.broadcast_to(np.asarray(given, float), (len(SEEDS), TASKS))]
+            for i, seed in enumerate(SEEDS)
+            for task in range(TASKS)
+        ],
+        columns=["method", "seed", "task", "layer", "metric", "value"],
+    )
+
+
+def stored(name: str, *frames: pd.DataFrame, drop=None) -> pd.DataFrame:
+    """Write a committed table of made-up rows; none of its runs has diverged unless the rows say so."""
+    experiment = specs.REGISTRY[name]["check"]
+    frame = pd.concat(frames, ignore_index=True)
+    if "diverged" not in set(frame["metric"]):
+        quiet = rows_of(dict.fromkeys([m.name for m in experiment.methods], 0.0), "diverged")
+        frame = pd.concat([frame, quiet], ignore_index=True)
+    frame = frame if drop is None else frame[~drop(frame)]
+    digests = {m.name: specs.digest(experiment, m) for m in experiment.methods}
+    facts = {"commit": "abc", "torch": "2", "hardware": "a CPU", "wall_s": 1.0, "stacked_runs": "8"}
+    frame = frame.assign(digest=frame["method"].map(digests), experiment=name, tier="check", **facts)
+    store.write_parquet(frame, store.compact_path(experiment))
+    return frame
+
+
+def noisy(level: float) -> np.ndarray:
+    """A level with a spread of .01 over seeds, shape (seeds, 1)."""
+    return level + 0.01 * np.array([[-1.0], [0.0], [0.5], [1.0]])
+
+
+HIGH, LOW = {"adam": noisy(0.4), "adamo_0.1": 0.8}, {"adam": noisy(0.8), "adamo_0.1": 0.4}
+EQUAL = {"adam": noisy(0.5), "adamo_0.1": 0.5}
+
+# ---------------------------------------------------------------------------------------------------- the rule
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "verdict"),
+    [
+        (HIGH, HIGH, "reproduced"),
+        (LOW, LOW, "not"),
+        (HIGH, LOW, "partly"),
+        (HIGH, EQUAL, "partly"),
+        (LOW, EQUAL, "partly"),
+        (EQUAL, EQUAL, "partly"),
+    ],
+)
+def test_verdict_is_what_all_experiments_agree_on_and_partly_otherwise(registry, one, two, verdict):
+    stored("one", rows_of(one))
+    stored("two", rows_of(two))
+    assert judge(GAIN).verdict == verdict
+
+
+def test_threshold_moves_the_verdict(registry):
+    stored("one", rows_of(HIGH))
+    stored("two", rows_of(HIGH))
+    for threshold, verdict in ((0.3, "reproduced"), (0.4, "partly"), (0.5, "not")):
+        assert judge(replace(GAIN, threshold=threshold)).verdict == verdict
+
+
+def test_interval_that_ends_at_the_threshold_does_not_pass(registry):
+    stored("one", rows_of({"adam": 0.5, "adamo_0.1": 0.5}))
+    assert judge(replace(GAIN, experiments=("one",))).verdict == "partly"
+
+
+def test_effect_shown_is_that_of_the_experiment_that_speaks_least_for_the_claim(registry):
+    stored("one", rows_of(HIGH))
+    stored("two", rows_of(LOW))
+    found = judge(GAIN)
+    assert (found.where, found.unit) == ("two", "accuracy")
+    assert (found.effect, found.low, found.high) == pytest.approx((-0.40125, -0.408, -0.394), abs=2e-3)
+    assert [f.side for f in found.findings] == ["for", "against"]
+    assert found.reason == "the interval lies above 0 in one and lies below 0 in two"
+
+
+def test_verdict_says_at_which_scale_and_what_made_the_rows(registry):
+    stored("one", rows_of(HIGH))
+    found = judge(replace(GAIN, experiments=("one",)))
+    assert found.scale == "tier check; one: 10 tasks, net 2 x 8, 4 seeds"
+    (finding,) = found.findings
+    assert (finding.tier, finding.hardware, finding.commit) == ("check", "a CPU", "abc")
+
+
+def test_judging_twice_gives_the_same_numbers(registry):
+    stored("one", rows_of({"adam": noisy(0.5), "adamo_0.1": noisy(0.51)[::-1]}))
+    claim = replace(GAIN, experiments=("one",))
+    assert judge(claim) == judge(claim)
+
+
+def test_unknown_tier_is_an_error_with_the_nearest_name(registry):
+    with pytest.raises(ValueError, match=r"tier='chek'.*did you mean 'check'"):
+        judge(GAIN, "chek")
+
+
+# ---------------------------------------------------------------------------------------------------- what is missing
+
+MISSING = {
+    "a table": (None, "no stored results two-check.parquet; `dyniso run two --tier check --compact` makes them"),
+    "a method": (lambda f: f["method"] == "adamo_0.1", "lacks 4 runs, the first of adamo_0.1, seed 0"),
+    "a seed": (lambda f: (f["method"] == "adam") & (f["seed"] == 2), "lacks 1 runs, the first of adam, seed 2"),
+    "a metric": (lambda f: f["metric"] == "online_accuracy", "no online_accuracy of adamo_0.1, seed 0, task 0"),
+    "a task": (lambda f: (f["seed"] == 1) & (f["task"] == 9), "no online_accuracy of adamo_0.1, seed 1, task 9"),
+}
+
+
+@pytest.mark.parametrize(("drop", "reason"), MISSING.values(), ids=MISSING)
+def test_claim_is_not_run_where_something_is_missing_however_well_the_rest_supports_it(registry, drop, reason):
+    stored("one", rows_of(HIGH))
+    if drop is not None:
+        stored("two", rows_of(HIGH), drop=drop)
+    found = judge(GAIN)
+    assert (found.verdict, found.where, found.effect, found.low, found.high) == ("not run", *[None] * 4)
+    assert reason in found.reason
+    assert [f.experiment for f in found.findings] == ["one"]
+
+
+def test_claim_is_not_run_on_a_table_of_other_settings(registry):
+    for name in ("one", "two"):
+        stored(name, rows_of(HIGH))
+    registry["two"]["check"] = replace(registry["two"]["check"], steps_per_task=7)
+    found = judge(GAIN)
+    assert found.verdict == "not run" and "runs of other settings for ['adam', 'adamo_0.1']" in found.reason
+
+
+def test_claim_is_not_run_on_a_damaged_table(registry):
+    stored("one", rows_of(HIGH))
+    store.compact_path(registry["two"]["check"]).write_bytes(b"PAR1")
+    assert judge(GAIN).verdict == "not run"
+
+
+def test_claim_is_not_run_on_an_experiment_or_method_that_is_not_registered(registry):
+    stored("one", rows_of(HIGH))
+    for claim, reason in (
+        (replace(GAIN, experiments=("one", "three")), "there is no experiment three at tier check"),
+        (replace(GAIN, experiments=("one",), effect=effects.accuracy_kept("adamW")), "no online_accuracy of adamW"),
+        (replace(GAIN, experiments=("one",), effect=effects.accuracy_gained_over_strengths("x", "y")), "none of the"),
+    ):
+        found = judge(claim)
+        assert found.verdict == "not run" and reason in found.reason
+
+
+def test_one_or_two_seeds_are_not_enough_for_a_verdict(registry):
+    for name in ("one", "two"):
+        stored(name, rows_of(HIGH))
+        registry[name]["check"] = specs.with_seeds(registry[name]["check"], 2)
+    found = judge(GAIN)
+    assert found.verdict == "not run" and "one has only 2 of the 3 seeds that an interval needs" in found.reason
+
+
+# ---------------------------------------------------------------------------------------------------- diverged runs
+
+
+def diverging(method: str, seed: int, task: int) -> list[pd.DataFrame]:
+    """HIGH, with one run diverged from a task on: its numbers NaN, as training stores them."""
+    flags = rows_of(dict.fromkeys(HIGH, 0.0), "diverged")
+    accuracy = rows_of(HIGH)
+    for frame, value in ((flags, 1.0), (accuracy, np.nan)):
+        gone = (frame["method"] == method) & (frame["seed"] == seed) & (frame["task"] >= task)
+        frame.loc[gone, "value"] = value
+    return [flags, accuracy]
+
+
+def test_diverged_run_counts_as_the_worst_and_is_named(registry):
+    stored("one", *diverging("adamo_0.1", 2, 3))
+    found = judge(replace(GAIN, experiments=("one",)))
+    gains = 0.8 - (0.4 + 0.01 * np.array([-1, 0, 0.5, 1]))
+    gains[2] = 0 - 0.405
+    assert found.effect == pytest.approx(gains.mean(), abs=1e-6)
+    assert found.verdict == "partly"
+    assert found.reason.endswith("; diverged and counted as the worst: adamo_0.1, seed 2 of one")
+
+
+def test_diverged_run_of_a_method_that_a_claim_does_not_read_is_not_named(registry):
+    stored("one", *diverging("adamo_0.1", 2, 3))
+    assert "diverged" not in judge(replace(BY_ID["adam_loses_plasticity"], experiments=("one",))).reason
+
+
+def test_number_that_is_nan_without_divergence_is_missing_not_worst_and_not_skipped(registry):
+    accuracy = rows_of(HIGH)
+    accuracy.loc[(accuracy["method"] == "adam") & (accuracy["task"] == 9), "value"] = np.nan
+    stored("one", accuracy)
+    found = judge(replace(GAIN, experiments=("one",)))
+    assert found.verdict == "not run" and "no online_accuracy of adam, seed 0, task 9" in found.reason
+
+
+def test_one_layer_without_a_number_is_missing_not_averaged_away(registry):
+    layers = [rows_of(dict.fromkeys(HIGH, 0.5), "dormant_0.025", layer) for layer in ("hidden1", "hidden2")]
+    layers[0].loc[0, "value"] = np.nan
+    stored("one", *layers)
+    found = judge(replace(BY_ID["adamo_strong_fewer_dormant"], experiments=("one",)))
+    assert found.verdict == "not run" and "seed 0, task 0" in found.reason
+
+
+# ---------------------------------------------------------------------------------------------------- effects
+
+
+def runs_of(registry, *frames: pd.DataFrame) -> Runs:
+    stored("one", *frames)
+    experiment = registry["one"]["check"]
+    return Runs(experiment, store.read_compact(experiment))
+
+
+def test_accuracy_kept_is_the_last_fifth_of_the_tasks_minus_the_first(registry):
+    runs = runs_of(registry, rows_of({"adam": [[0.9, 0.7, 0, 0, 0, 0, 0, 0, 0.3, 0.1]]}))
+    assert effects.accuracy_kept("adam")(runs) == pytest.approx([-0.6] * 4)
+    assert effects.accuracy_lost("adam")(runs) == pytest.approx([0.6] * 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "claim", "verdict"),
+    [
+        (-0.2, "adam_loses_plasticity", "reproduced"),
+        (-LOSS / 2, "adam_loses_plasticity", "not"),
+        (0.1, "adam_loses_plasticity", "not"),
+        (-0.2, "adamo_strong_keeps_plasticity", "not"),
+        (-LOSS / 2, "adamo_strong_keeps_plasticity", "reproduced"),
+        (0.1, "adamo_strong_keeps_plasticity", "reproduced"),
+    ],
+)
+def test_one_size_of_loss_separates_losing_from_keeping(registry, change, claim, verdict):
+    accuracy = 0.5 + change * (np.arange(TASKS) >= 5)
+    stored("one", rows_of({"adam": accuracy, "adamo_0.1": accuracy}))
+    assert judge(replace(BY_ID[claim], experiments=("one",))).verdict == verdict
+
+
+def test_best_of_several_methods_is_one_method_not_the_best_of_each_seed(registry):
+    one, two = [[0.9], [0.1], [0.1], [0.1]], [[0.2], [0.3], [0.3], [0.3]]
+    runs = runs_of(registry, rows_of({"adam": one, "adamo_0.1": two}))
+    assert effects.best(runs, ("adam", "adamo_0.1")) == pytest.approx([0.9, 0.1, 0.1, 0.1])  # means .3 and .275
+
+
+def test_decades_leave_out_the_head_and_take_the_lowest_rival(registry):
+    frames = [
+        rows_of({"adam": 10.0 * k, "adamo_0.1": 0.1 * k}, "isometry_defect", layer)
+        for layer, k in (("1.weight", 0.5), ("3.weight", 1.5), ("5.weight", 1e6))
+    ]
+    runs = runs_of(registry, *frames)
+    below = effects.decades_below("isometry_defect", "adamo_0.1", ("adam",))(runs)
+    assert below == pytest.approx([2.0] * 4)
+    both = effects.decades_below("isometry_defect", "adam", ("adam", "adamo_0.1"))(runs)
+    assert both == pytest.approx([-2.0] * 4)
+    assert effects.decades_within("isometry_defect", "adam", 0.1)(runs) == pytest.approx([-2.0] * 4)
+
+
+def test_reactivation_rate_pools_the_events_over_the_units_that_were_dead_a_task_before(registry):
+    dead = [[0.5, 0.25, 0.25, *[0.0] * 7]]
+    events = [[np.nan, 0.25, 0.0, 0.25, *[0.0] * 6]]
+    frames = rows_of({"adam": dead}, "dead", "hidden1"), rows_of({"adam": events}, "reactivated", "hidden1")
+    runs = runs_of(registry, *frames)
+    assert effects.reactivation_rate(runs, "adam") == pytest.approx([0.5] * 4)
+
+
+def test_nothing_dead_means_nothing_to_reactivate_and_no_verdict(registry):
+    runs = runs_of(registry, rows_of({"adam": 0.0}, "dead"), rows_of({"adam": 0.0}, "reactivated"))
+    with pytest.raises(NotRunError, match="without a dead unit"):
+        effects.reactivation_rate(runs, "adam")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        ([1, 2, 3, 4], [10, 20, 30, 1e9], 1.0),
+        ([1, 2, 3, 4], [4, 3, 2, -9], -1.0),
+        ([1, 2, 3], [1, 3, 2], 0.5),  # 1 - 6 * 2 / (3 * 8)
+        ([1, 1, 2, 2], [1, 1, 2, 2], 1.0),
+        ([1, 2, 3], [5, 5, 5], 0.0),
+    ],
+)
+def test_rank_correlation_of_small_cases(x, y, expected):
+    assert effects.rank_correlation(np.array(x, float), np.array(y, float)) == pytest.approx(expected)
+
+
+def test_kernel_correlations_tell_order_over_methods_from_order_within_a_run(registry):
+    falling = np.linspace(0.2, 0, TASKS)
+    accuracy = rows_of({"adam": 0.1 + falling, "adamo_0.1": 0.7 + falling})
+    kernel = rows_of({"adam": 0.1 - falling / 4, "adamo_0.1": 0.7 - falling / 4}, "P_100")
+    runs = runs_of(registry, accuracy, kernel)
+    assert (effects.kernel_orders_accuracy(runs) > 0.4).all()
+    assert effects.kernel_follows_accuracy(runs) == pytest.approx([-1.0] * 4)
+
+
+def test_isometry_is_paired_with_the_kernel_of_the_next_task(registry):
+    defect = rows_of(
+        {"adam": np.arange(TASKS) + 1.0, "adamo_0.1": np.arange(TASKS) + 1.5}, "isometry_defect", "1.weight"
+    )
+    before = defect[defect["task"] == 0].assign(task=-1, value=lambda f: f["value"] - 1)
+    head = pd.concat([defect, before]).assign(layer="3.weight")
+    kernel = rows_of({"adam": 1 - np.arange(TASKS) / 20, "adamo_0.1": 0.975 - np.arange(TASKS) / 20}, "P_100")
+    runs = runs_of(registry, defect, before, head, kernel)
+    assert effects.isometry_orders_kernel(runs) == pytest.approx([1.0] * 4)
+
+
+# ---------------------------------------------------------------------------------------------------- the registry
+
+
+def test_registered_claims_have_distinct_ids_and_one_sentence_each():
+    assert len(BY_ID) == len(CLAIMS)
+    for claim in CLAIMS:
+        assert claim.statement[0].isupper() and claim.statement.endswith(".") and "\n" not in claim.statement
+        assert claim.metric and claim.unit
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "papers"}, r"kind='papers'.*did you mean 'paper'"),
+        ({"kind": "paper"}, "gain: source=''; a claim of kind 'paper' needs one"),
+        ({"experiments": ()}, r"gain: experiments=\(\)"),
+        ({"experiments": ("one", "one")}, "each once"),
+    ],
+)
+def test_claim_that_cannot_be_judged_is_an_error_naming_the_field(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(GAIN, **changes)
+
+
+def test_every_claim_names_experiments_of_the_registry_at_every_tier():
+    assert {(c.id, name) for c in CLAIMS for name in c.experiments if name not in specs.REGISTRY} == set()
+
+
+@pytest.fixture(scope="module")
+def committed() -> list[tuple[Claim, claims.Verdict]]:
+    return claims.judge_all("check")
+
+
+def test_every_claim_has_a_verdict_where_the_tables_of_its_experiments_are_committed(committed):
+    for claim, found in committed:
+        have = all(store.compact_path(specs.get(name, "check")).exists() for name in claim.experiments)
+        assert (found.verdict != "not run") == have, found.reason  # so methods and metrics exist
+        assert found.verdict in claims.VERDICTS
+
+
+def test_committed_verdicts_follow_from_their_findings(committed):
+    for claim, found in committed:
+        sides = [f.side for f in found.findings]
+        assert (found.verdict == "reproduced") == (sides == ["for"] * len(claim.experiments)), claim.id
+        assert (found.verdict == "not") == (sides == ["against"] * len(claim.experiments)), claim.id
+
+
+def test_committed_effect_is_the_one_computed_another_way():
+    experiment = specs.get("permuted_pixels", "check")
+    frame = store.query(store.compact_path(experiment), "*", "read_parquet")
+    rows = frame[(frame["metric"] == "online_accuracy") & (frame["method"] == "adam")]
+    lost = rows[rows["task"] < 8]["value"].mean() - rows[rows["task"] >= 32]["value"].mean()
+    found = judge(replace(BY_ID["adam_loses_plasticity"], experiments=("permuted_pixels",)))
+    assert found.effect == pytest.approx(lost, abs=1e-6)
+
+
+def test_verdict_as_a_record_is_plain_json_with_none_for_what_was_not_run(registry):
+    stored("one", rows_of(HIGH))
+    for claim in (GAIN, replace(GAIN, experiments=("one",))):
+        record = claims.as_record(claim, judge(claim))
+        assert json.loads(json.dumps(record, allow_nan=False))["effect"] == record["effect"]
+        assert {
+            "id",
+            "statement",
+            "kind",
+            "source",
+            "metric",
+            "threshold",
+            "verdict",
+            "reason",
+            "scale",
+        } <= record.keys()
+    assert claims.as_record(GAIN, judge(GAIN))["effect"] is None
