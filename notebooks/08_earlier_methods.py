@@ -334,7 +334,7 @@ claim(
 # w_j\rangle^2$, which is the term that turns dead rows.
 # ```
 #
-# **What is next.** {doc}`How dyniso is built <10_how_dyniso_is_built>`.
+# **What is next.** {doc}`Where we differ, and what is not settled <09_where_we_differ>`.
 
 # %% tags=["remove-input"]
 stamp(
