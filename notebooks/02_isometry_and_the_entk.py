@@ -27,6 +27,7 @@ device = "auto"  # auto | cpu | cuda: where to compute
 
 # %% tags=["remove-cell"]
 import copy
+import functools
 import itertools
 import math
 import time
@@ -129,18 +130,31 @@ spectra = {
 
 
 # %% tags=["hide-input"]
-def descend(lambdas, steps, draws=4000, seed=0):
-    """Mean fraction of the loss removed after each of `steps` by descent from random residuals, and its standard error."""
+def rotated(lambdas, seed=0):
+    """A kernel with these eigenvalues and uniformly random eigenvectors, and the eigenvectors."""
     Q = nets.orthogonal_(torch.empty(N, N), generator=generator(seed))
-    theta = (Q * lambdas) @ Q.T
-    r = torch.randn(N, draws, generator=generator(seed + 1))
-    r, removed = r / r.norm(dim=0), []
+    return (Q * lambdas) @ Q.T, Q
+
+
+def unit_residuals(draws=4000, seed=1):
+    r = torch.randn(N, draws, generator=generator(seed))
+    return r / r.norm(dim=0)
+
+
+def loss_left(theta, r, step_size, steps):
+    """Fraction of the loss left of each residual (a unit column of r) after each of `steps`, by descent."""
+    left = []
     for k in range(1, max(steps) + 1):
-        r = r - theta @ r / lambdas.max()
+        r = r - step_size * theta @ r
         if k in steps:
-            removed.append(1 - r.square().sum(0))
-    removed = torch.stack(removed)
-    return removed.mean(1), removed.std(1) / draws**0.5
+            left.append(r.square().sum(0))
+    return torch.stack(left)
+
+
+def descend(lambdas, steps):
+    """Mean fraction of the loss removed after each of `steps` by descent from random residuals, and its standard error."""
+    removed = 1 - loss_left(rotated(lambdas)[0], unit_residuals(), 1 / lambdas.max(), steps)
+    return removed.mean(1), removed.std(1) / removed.shape[1] ** 0.5
 
 
 # %% tags=["remove-cell"]
@@ -193,6 +207,141 @@ claim(
 inside = all(lowest - 1e-12 <= at_10[s] <= 1 - (1 - float(spectra[s].mean())) ** 20 + 1e-12 for s in spectra)
 claim(f"3. All five lie between their bounds; the lower one is {lowest:.2f}.", inside)
 
+after_one = {name: float(plasticity(torch.diag(lambdas), 1)) for name, lambdas in spectra.items()}
+uneven = {name: lambdas for name, lambdas in spectra.items() if name != "flat"}
+claim(
+    f"4. One step removes {after_one['flat']:.2f} of the loss for the flat spectrum, at most {max(after_one[name] for name in uneven):.3f} for the others.",
+    after_one["flat"] == 1 and all(after_one[name] < 1 for name in uneven),
+)
+
+# %% [markdown]
+# ### The worst residual, and flow in place of steps
+#
+# Two other conventions are common. Both follow from the same $r_k = (I - \eta\Theta)^k r_0$.
+#
+# **The worst residual.** Of a residual along eigenvector $i$ the fraction $(1 - \eta\lambda_i)^{2K}$ of the loss is left; of any other a
+# weighted mean of these, so never more than the largest. As $|1 - \eta\lambda|$ is convex in $\lambda$, the largest
+# belongs to an end of the spectrum. A longer step makes $\eta\lambda_{\max} - 1$ larger, a shorter one $1 - \eta\lambda_{\min}$, so
+# the best constant step has them equal:
+#
+# $$
+# \eta^* = \frac{2}{\lambda_{\max} + \lambda_{\min}} , \qquad
+# \max_{r_0} \frac{L_K}{L_0} = \Big(\frac{\kappa - 1}{\kappa + 1}\Big)^{2K} .
+# $$ (eq-worst-residual)
+#
+# This is what $\kappa$ means by itself: a guarantee for the worst task, whatever the rest of the spectrum.
+#
+# **Gradient flow.** With ever smaller steps $\dot r = -\Theta r$, so $r(t) = e^{-\Theta t} r_0$. The mean over directions is
+#
+# $$
+# P(t) = 1 - \frac1N \sum_{i=1}^{N} e^{-2\lambda_i t} .
+# $$ (eq-flow)
+#
+# Only products $\lambda_i t$ enter: to double the kernel is to double the time. **Here the scale matters**, as it does for any step
+# that is held fixed. That plasticity does not depend on the scale is a statement about steps that adapt. And as $1 - p \le e^{-p}$ for
+# $0 \le p \le 1$, $K$ steps of $1/\lambda_{\max}$ remove at least what flow removes in the time $K/\lambda_{\max}$.
+
+
+# %%
+def flow(lambdas, time):
+    """Expected fraction of the loss that gradient flow removes."""
+    return float(1 - (-2 * lambdas * time).exp().mean())
+
+
+def worst_left(lambdas, step_size, K=10):
+    """Largest fraction of the loss that K steps of descent leave of an eigenvector."""
+    theta, eigenvectors = rotated(lambdas)
+    return float(loss_left(theta, eigenvectors, step_size, [K]).max())
+
+
+# %% tags=["remove-cell"]
+best_step = {name: 2 / float(lambdas.max() + lambdas.min()) for name, lambdas in spectra.items()}
+conventions = pd.DataFrame(
+    {
+        "spectrum": name,
+        "$P_{10}$": at_10[name],
+        r"flow, $P(10/\lambda_{\max})$": flow(lambdas, 10 / float(lambdas.max())),
+        r"worst, $\eta = 1/\lambda_{\max}$": 1 - worst_left(lambdas, 1 / float(lambdas.max())),
+        r"worst, $\eta^*$": 1 - worst_left(lambdas, best_step[name]),
+    }
+    for name, lambdas in spectra.items()
+).set_index("spectrum")
+
+
+# %% tags=["remove-cell"]
+def markdown(frame, formats, note):
+    """Show a table as Markdown, with mathematics in its headings; a missing value is empty."""
+    head = [frame.index.name, *frame.columns], [":--", *["--:"] * len(frame.columns)]
+    body = [
+        [
+            name,
+            *(
+                "" if math.isnan(v) else form.format(v).replace("inf", "∞")
+                for v, form in zip(values, formats, strict=True)
+            ),
+        ]
+        for name, *values in frame.itertuples(name=None)
+    ]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in (*head, *body)) + f"\n\n{note}"
+    show_markdown(text)
+
+
+# %% tags=["remove-input"]
+markdown(
+    conventions,
+    ["{:.2f}"] * 4,
+    rf"Fraction of the loss that ten steps remove, or flow in the time $10/\lambda_{{\max}}$: means over all directions, and of the "
+    rf"worst residual at two constant steps. All but the flat spectrum have $\kappa = {kappa:.0f}$.",
+)
+
+# %% tags=["remove-input"]
+guarantee = ((kappa - 1) / (kappa + 1)) ** 20
+left = [worst_left(lambdas, best_step[name]) for name, lambdas in uneven.items()]
+claim(
+    f"5. Worst residual, best step: ten steps leave {max(left):.4f}, by formula {guarantee:.4f}, on all {len(left)} uneven spectra.",
+    max(abs(value - guarantee) for value in left) < 1e-12,
+)
+theta, ends = rotated(spectra["uniform"])[0], rotated(spectra["uniform"])[1][:, [0, -1]]
+slow, fast = loss_left(theta, ends, best_step["uniform"], [10])[0].tolist()
+random_left = loss_left(theta, unit_residuals(), best_step["uniform"], [10])[0]
+most = float(random_left.max())
+claim(
+    f"6. Slowest and fastest direction are left alike there; of {len(random_left):,} random residuals at most {most:.2f} is left.",
+    abs(slow - fast) < 1e-12 and most <= guarantee,
+)
+lengths = [k / 100 for k in range(80, 121) if k != 100]
+others = [worst_left(spectra["uniform"], length * best_step["uniform"]) for length in lengths]
+claim(
+    f"7. Each of {len(others)} other steps, {min(lengths):.2f} to {max(lengths):.2f} times as long, leaves more.",
+    min(others) > guarantee,
+)
+
+# %% tags=["remove-input"]
+lambdas, duration = spectra["power law"], 10.0
+theta, counts = torch.diag(lambdas), (10, 100, 1000, 10_000)
+off = [float(plasticity(theta, k, step_size=duration / k)) - flow(lambdas, duration) for k in counts]
+claim(
+    f"8. Power law: {', '.join(f'{k:,}' for k in counts)} steps in the time of flow remove {', '.join(f'{v:.0e}' for v in off)} more.",
+    off[-1] < 1e-4 and all(0 < later < earlier / 5 for earlier, later in itertools.pairwise(off)),
+)
+walked = float(1 - loss_left(rotated(lambdas)[0], torch.eye(N), duration / 1000, [1000]).mean())
+claim(
+    f"9. Flow removes {flow(lambdas, duration):.4f}; 1,000 steps of descent, averaged over an orthonormal basis, {walked:.4f}.",
+    abs(walked - flow(lambdas, duration)) < 1e-3,
+)
+doubled, longer = flow(2 * lambdas, duration), flow(lambdas, 2 * duration)
+fixed = [float(plasticity(c * theta, 10, step_size=0.5)) for c in (1, 2)]
+adapted = [float(plasticity(c * theta, 10)) for c in (1, 2)]
+claim(
+    f"10. Twice the kernel: flow removes {doubled:.2f}, as in twice the time; ten fixed steps {fixed[0]:.2f}, then {fixed[1]:.2f}; adapted steps {adapted[0]:.2f} both times.",
+    abs(doubled - longer) < 1e-12 and fixed[1] > fixed[0] + 0.05 and abs(adapted[0] - adapted[1]) < 1e-12,
+)
+ahead = conventions["$P_{10}$"] - conventions.iloc[:, 1]
+claim(
+    f"11. Ten adapted steps remove {ahead.min():.3f} to {ahead.max():.3f} more than flow in the same time.",
+    ahead.min() >= 0,
+)
+
 # %% [markdown]
 # For cross-entropy the residual, probabilities minus labels, sums to zero over the outputs of each sample: its components along the
 # constant output vanish. So that direction should be left out of the kernel first, which
@@ -240,7 +389,7 @@ def spelled_out(model, x):
 
 
 narrow = min(width, 128)  # the Jacobian of a wide net does not fit
-few = pixels[:16].to(torch_device)
+few = pixels[:8].to(torch_device)
 gaps = {}
 for phi in ("relu", "maxmin", "abs", "crelu", "groupsort-4"):
     model = nets.mlp(784, C, narrow, 3, phi, init="default", seed=0).to(torch_device)
@@ -250,7 +399,68 @@ for phi in ("relu", "maxmin", "abs", "crelu", "groupsort-4"):
 
 # %% tags=["remove-input"]
 claim(
-    f"4. {len(few)} MNIST images, {len(gaps)} activations: all three agree to {max(gaps.values()):.0e} of the largest entry.",
+    f"12. {len(few)} MNIST images, {len(gaps)} activations: all three agree to {max(gaps.values()):.0e} of the largest entry.",
+    max(gaps.values()) < 1e-12,
+)
+
+# %% [markdown]
+# ### Convolutions
+#
+# A convolution uses one weight at many positions $p$: $z_p = W h_p + b$, where $h_p$ is the patch of its input below position $p$. So the
+# derivative by the weight is a sum over positions. With $B_p = \partial f/\partial z_p$, the part of the backward map that belongs to $p$,
+# and one bias a channel, the per-sample gradient of output $c$ is
+# $\partial f_c/\partial W = \sum_p (B_p)_c^\top h_p^\top$. The layer's term of the kernel is the inner product of two of them:
+#
+# $$
+# \Theta_l(x,x') = \sum_{p,\,q} \big(\langle h_p(x), h_q(x')\rangle + \beta\big)\, B_p(x)\,B_q(x')^\top .
+# $$ (eq-entk-shared)
+#
+# The sum over layers stays exact, and a linear layer is the case of one position. What is lost is the factorisation: the double sum is no
+# longer one inner product of features times one $B B'^\top$. Positions are coupled, $p$ at one sample with every $q$ at the other.
+#
+# The library multiplies the per-sample gradients of a convolution. The chapter's version below never forms them and sums over pairs of positions.
+
+
+# %%
+def positions(layer, h):
+    """What a layer sees at each position, (n, fan-in, positions). A linear layer has one."""
+    if isinstance(layer, nn.Linear):
+        return h[..., None]
+    return nn.functional.unfold(h, layer.kernel_size, padding=layer.padding, stride=layer.stride)
+
+
+@torch.no_grad()
+def over_positions(model, x):
+    """The sum over layers and over pairs of positions."""
+    B, h, theta = backward_maps(model, x), x, 0
+    for name, layer in model.named_children():
+        if name in B:
+            seen = positions(layer, h)
+            B_l = B[name].unflatten(2, (-1, seen.shape[2]))  # (n, C, channels, positions)
+            inner = torch.einsum("ikp,jkq->ipjq", seen, seen) + 1
+            theta = theta + torch.einsum("icup,ipjq,jduq->icjd", B_l, inner, B_l)
+        h = layer(h)
+    return theta.flatten(2).flatten(0, 1)
+
+
+# %%
+pictures = pixels[:6].reshape(-1, 1, 28, 28).to(torch_device)
+
+
+def small_cnn(phi, downsample, init):
+    return nets.cnn((1, 28, 28), C, (8, 16), (32,), phi, downsample=downsample, init=init, seed=0).to(torch_device)
+
+
+gaps = {}
+for phi in ("relu", "maxmin"):  # MaxMin sorts pairs of channels
+    model = small_cnn(phi, "stride", "default")
+    theta = empirical_ntk(model, pictures, method="jacobian")
+    others = empirical_ntk(model, pictures, method="layerwise"), over_positions(model, pictures)
+    gaps[phi] = max(float((other - theta).abs().max() / theta.abs().max()) for other in others)
+
+# %% tags=["remove-input"]
+claim(
+    f"13. {len(pictures)} MNIST images, strided CNNs with ReLU and MaxMin: all three agree to {max(gaps.values()):.0e} of the largest entry.",
     max(gaps.values()) < 1e-12,
 )
 
@@ -263,23 +473,26 @@ claim(
 # :::{prf:theorem} One sample
 # :label: thm-one-sample
 #
-# Let $0 < \alpha_m \le \lVert M_m^\top v\rVert \le \beta_m$ for all unit vectors $v$ and $m = 2, \dots, L$. Then
+# Let $0 \le \alpha_m \le \lVert M_m^\top v\rVert \le \beta_m$ for all unit vectors $v$ and $m = 2, \dots, L$, and $a_L > 0$. Then the first of
 #
 # $$
 # \kappa\big(\Theta(x,x)\big) \;\le\; \frac{\sum_l a_l \prod_{m>l} \beta_m^2}{\sum_l a_l \prod_{m>l} \alpha_m^2}
-# \;\le\; \prod_{m=2}^{L} \kappa(M_m)^2 .
+# \;\le\; \max_l \prod_{m>l} \frac{\beta_m^2}{\alpha_m^2} \;=\; \prod_{m=2}^{L} \frac{\beta_m^2}{\alpha_m^2}
 # $$
+#
+# holds, and if every $\alpha_m > 0$, so does the second. With the tightest $\alpha_m$ and $\beta_m$ the product is $\prod_m \kappa(M_m)^2$.
 # :::
 #
 # :::{prf:proof}
 # For a unit vector $v \in \mathbb{R}^C$, {eq}`eq-entk-sum` gives $v^\top\Theta(x,x)\,v = \sum_l a_l \lVert B_l^\top v\rVert^2$, and
 # $B_l^\top v = M_{l+1}^\top \cdots M_L^\top v$ has a norm between $\prod_{m>l}\alpha_m$ and $\prod_{m>l}\beta_m$. So every
-# eigenvalue lies between the two sums. A ratio of sums of positive terms is at most the largest ratio of terms; each is a
-# product of some $(\beta_m/\alpha_m)^2 \ge 1$, so the product of all of them is an upper bound.
+# eigenvalue lies between the two sums, and the lower sum is at least its last term, $a_L$. A ratio of sums of positive terms is at most
+# the largest ratio of terms. As no $\beta_m/\alpha_m$ is below 1, that is the ratio for $l = 1$, the product of all.
 # :::
 #
-# The premise is that $M_m^\top$ loses no vector. It fails for a layer that widens ($W_m^\top$ then has a null space), and for
-# ReLU in a square layer as soon as one gate is closed. Then the theorem says nothing.
+# $\alpha_m > 0$ means that $M_m^\top$ loses no vector. It fails for a layer that widens ($W_m^\top$ then has a null space), and for
+# ReLU in a square layer as soon as one gate is closed. Then the product is infinite. The ratio of sums stays finite, as features that
+# reach the head keep $a_L$ above zero; but its lower sum has lost every term below that layer.
 #
 # :::{prf:theorem} Many samples
 # :label: thm-many-samples
@@ -306,7 +519,8 @@ claim(
 # **Isometric networks.** Let $D_l D_l^\top = I$ (MaxMin, GroupSort, Householder, $|z|$), $W_m W_m^\top = I$ for $1 < m < L$, and
 # $W_L W_L^\top = s^2 I$. Then $B_l B_l^\top = s^2 I$ for $l < L$, so
 # $\Theta(x,x) = \big(a_L + s^2 \sum_{l<L} a_l\big) I$ and $\kappa(\Theta) \le \max_l \kappa(K_l)$: isotropic within every sample, and
-# *between samples only the conditioning of the Gram matrices is left*.
+# *between samples only the conditioning of the Gram matrices is left*. This needs weights that are used once. In {eq}`eq-entk-shared`
+# $B_l B_l^\top = \sum_p B_p B_p^\top$ may be a multiple of $I$ while the terms with $p \ne q$ are not.
 #
 # **A free head.** Leave $W_L$ arbitrary, with extreme singular values $s_{\min}, s_{\max}$, and let $S = \sum_{l<L} a_l$. Then
 # $\Theta(x,x) = a_L I + S\, W_L W_L^\top$, hence
@@ -324,16 +538,26 @@ claim(
 
 
 # %%
-def set_spectrum_(weight, sigma, seed):
-    """Fill a weight with singular values sigma and uniformly random singular vectors."""
-    rows, columns = weight.shape
-    U = nets.orthogonal_(torch.empty(rows, rows), generator=generator(2 * seed))
-    V = nets.orthogonal_(torch.empty(rows, columns), generator=generator(2 * seed + 1))
-    weight.data.copy_((U * sigma) @ V)
+@functools.lru_cache(maxsize=8)
+def singular_vectors(rows, columns, seed):
+    """Uniformly random singular vectors of a matrix; the same for every spectrum."""
+    rank, (g, h) = min(rows, columns), (generator(2 * seed), generator(2 * seed + 1))
+    return nets.orthogonal_(torch.empty(rows, rank), generator=g), nets.orthogonal_(
+        torch.empty(rank, columns), generator=h
+    )
 
 
-def spikes(size):
-    return torch.ones(size).index_fill(0, torch.arange(5), 5.0)  # five singular values of 5, the others 1
+def linear_layers(model):
+    return [layer for layer in model if isinstance(layer, nn.Linear)]
+
+
+def constant(value):
+    return lambda size: torch.full((size,), value)
+
+
+def some(count, value):
+    """The first few singular values differ from 1."""
+    return lambda size: torch.ones(size).index_fill(0, torch.arange(count), value)
 
 
 def power_law(size):
@@ -341,32 +565,34 @@ def power_law(size):
 
 
 # %% [markdown]
-# The networks have inputs of 784 numbers, three hidden layers, ten outputs, and biases (zero at the start). The head is orthogonal unless a row
-# says otherwise. "Gain" multiplies the hidden weights.
+# The networks have inputs of 784 numbers, three hidden layers, ten outputs, and biases (zero at the start). "Orthogonal" is the
+# spectrum of ones, "gain" another constant. The head is orthogonal unless a row says otherwise. All networks of one seed
+# share their singular vectors, except He's.
 
 # %%
-NETS = {  # activation, scheme, gain of hidden layers, spectrum of hidden layers, spectrum of the head
-    "MaxMin, orthogonal": ("maxmin", "orthogonal", 1.0, None, None),
-    "MaxMin, spikes": ("maxmin", "orthogonal", 1.0, spikes, None),
-    "MaxMin, spikes in head": ("maxmin", "orthogonal", 1.0, None, spikes),
-    "MaxMin, power law": ("maxmin", "orthogonal", 1.0, power_law, None),
-    "ReLU, orthogonal, gain 1": ("relu", "orthogonal", 1.0, None, None),
-    "ReLU, orthogonal, gain √2": ("relu", "orthogonal", 2**0.5, None, None),
-    "ReLU, He Gaussian": ("relu", "kaiming", 1.0, None, None),
-    "ReLU, power law": ("relu", "orthogonal", 1.0, power_law, None),
+ones, spikes = constant(1.0), some(5, 5.0)
+NETS = {  # activation, singular values of the hidden layers, of the head; None: He Gaussian weights
+    "MaxMin, orthogonal": ("maxmin", ones, ones),
+    "MaxMin, spikes": ("maxmin", spikes, ones),
+    "MaxMin, spikes in head": ("maxmin", ones, spikes),
+    "MaxMin, power law": ("maxmin", power_law, ones),
+    "ReLU, orthogonal, gain 1": ("relu", ones, ones),
+    "ReLU, orthogonal, gain √2": ("relu", constant(2**0.5), ones),
+    "ReLU, He Gaussian": ("relu", None, None),
+    "ReLU, power law": ("relu", power_law, ones),
 }
 
 
 # %%
-def build(name, seed):
-    """The named net, on the device."""
-    phi, scheme, gain, hidden, head = NETS[name]
-    model = nets.mlp(784, C, width, 3, phi, init=scheme, gain=gain, head_gain=1.0, seed=seed)
-    linear = [layer for layer in model if isinstance(layer, nn.Linear)]
-    for depth, layer in enumerate(linear):
-        law = head if layer is linear[-1] else hidden
+@functools.lru_cache(maxsize=1)
+def build(net, seed):
+    """A net with the prescribed singular values, on the device; to be read only."""
+    phi, hidden, head = net
+    model = nets.mlp(784, C, width, 3, phi, init="kaiming", seed=seed)
+    for depth, (layer, law) in enumerate(zip(linear_layers(model), (hidden, hidden, hidden, head), strict=True)):
         if law:
-            set_spectrum_(layer.weight, law(len(layer.weight)), 10 * seed + depth)
+            U, V = singular_vectors(*layer.weight.shape, 10 * seed + depth)
+            layer.weight.data.copy_((U * law(U.shape[1])) @ V)
     return model.to(torch_device)
 
 
@@ -377,11 +603,11 @@ def build(name, seed):
 
 
 # %%
-def sphere(norm_squared, correlation=0.0, seed=0):
+def sphere(norm_squared, correlation=0.0, seed=0, count=samples, size=784):
     """Random directions of equal length, each pair with the given expected cosine."""
     g = generator(1000 + seed)
-    x = math.sqrt(1 - correlation) * torch.randn(samples, 784, generator=g)
-    x += math.sqrt(correlation) * torch.randn(1, 784, generator=g)
+    x = math.sqrt(1 - correlation) * torch.randn(count, size, generator=g)
+    x += math.sqrt(correlation) * torch.randn(1, size, generator=g)
     return x * math.sqrt(norm_squared) / x.norm(dim=1, keepdim=True)
 
 
@@ -392,111 +618,289 @@ def images(seed):
 
 
 # %% tags=["hide-input"]
-def sample_blocks(theta):
+def sample_blocks(theta, outputs=C):
     """Theta(x, x) of every sample, shape (samples, C, C)."""
-    return theta.unflatten(0, (-1, C)).unflatten(2, (-1, C)).diagonal(0, 0, 2).permute(2, 0, 1)
+    return theta.unflatten(0, (-1, outputs)).unflatten(2, (-1, outputs)).diagonal(0, 0, 2).permute(2, 0, 1)
+
+
+def ratio_or_infinite(high, low):
+    """high / low, infinite where low is nothing but rounding."""
+    return torch.where(low > 1e-12 * high, high / low, math.inf)
+
+
+def stretch(W, gates):
+    """alpha and beta of M = W D. `gates`: which units below are open, a row a sample (ReLU); None: D is orthogonal."""
+    sigma = torch.linalg.svdvals(W)
+    if gates is None:
+        return sigma[-1], sigma[0]
+    if len(W) == len(W[0]):  # a closed gate of a square layer loses a direction
+        return torch.where(gates.all(1), sigma[-1], 0.0), sigma[0]
+    sigma = torch.linalg.svdvals(W * gates[:, None])
+    return sigma[:, -1], sigma[:, 0]
+
+
+@torch.no_grad()
+def one_sample_bounds(model, x):
+    """Theorem 1 for every sample: the ratio of sums, and the product."""
+    a = [K.diagonal() for K in feature_grams(model, x).values()]
+    high, low, product, h, later = a[0], a[0], torch.ones_like(a[0]), x, iter(a[1:])
+    for below, layer in itertools.pairwise(model):
+        h = below(h)
+        if isinstance(layer, nn.Linear) and not isinstance(below, nn.Flatten):
+            alpha, beta = stretch(layer.weight, h > 0 if isinstance(below, nn.ReLU) else None)
+            a_m = next(later)
+            high, low, product = (
+                a_m + beta**2 * high,
+                a_m + alpha**2 * low,
+                product * ratio_or_infinite(beta, alpha) ** 2,
+            )
+    return high / low, product
+
+
+def many_sample_bounds(B, K):
+    """Theorem 2: the ratio of sums, and the largest ratio."""
+    k = torch.stack([torch.linalg.eigvalsh(K[l])[[0, -1]] for l in B])
+    s = torch.stack([torch.stack(torch.aminmax(torch.linalg.svdvals(B[l]))) for l in B])
+    low, high = (k * s**2).unbind(1)
+    low = torch.where((k[:, 0] > 1e-12 * k[:, 1]) & (s[:, 0] > 1e-12 * s[:, 1]), low, 0.0)  # the rest is rounding
+    return float(high.sum() / low.sum()), float((high / low).max())
 
 
 def bounds(model, x):
-    """Measured and bounded condition numbers: of the worst sample's block, and of the whole kernel."""
+    """Condition numbers, measured and bounded: of every sample's block, and of the whole kernel."""
     theta, B, K = empirical_ntk(model, x), backward_maps(model, x), feature_grams(model, x)
-    ends = [(torch.linalg.eigvalsh(K[l])[[0, -1]], torch.linalg.svdvals(B[l])) for l in B]
-    high = sum(k[1] * s.max() ** 2 for k, s in ends)
-    low = sum(k[0] * s.min() ** 2 for k, s in ends)
-    floor = float(ntk_summary(theta).eigenvalues[0] / ends[-1][0][0])
-    block = float(torch.linalg.cond(sample_blocks(theta)).max())
-    return block, float(ntk_summary(theta).condition_number), float(high / low), floor
-
-
-def layer_product(model):
-    """The product of kappa(M_m)^2 where D is orthogonal, so that M_m and W_m have the same singular values."""
-    weights = [layer.weight.detach() for layer in model if isinstance(layer, nn.Linear)][1:]
-    closed = any(isinstance(layer, nn.ReLU) for layer in model)  # square layers with closed gates: no bound
-    return math.inf if closed else math.prod(float(torch.linalg.cond(W)) ** 2 for W in weights)
+    block = torch.linalg.cond(sample_blocks(theta, theta.shape[0] // len(x)))
+    sums, product = one_sample_bounds(model, x)
+    spectrum, (kernel_sums, kernel_ratio) = ntk_summary(theta), many_sample_bounds(B, K)
+    return {
+        "block": float(block.max()),
+        "block_sums": float(sums.max()),
+        "block_product": float(product.max()),
+        "kernel": float(spectrum.condition_number),
+        "kernel_sums": kernel_sums,
+        "kernel_ratio": kernel_ratio,
+        "lambda_min_over_floor": float(spectrum.eigenvalues[0] / torch.linalg.eigvalsh(K[list(K)[-1]])[0]),
+        "each_sample_holds": bool((block <= sums * (1 + 1e-9)).all() and (sums <= product * (1 + 1e-9)).all()),
+    }
 
 
 # %% tags=["remove-cell"]
 x = sphere(10).to(torch_device)
-rows = []
-for name in NETS:
-    model = build(name, 0)
-    block, whole, theorem_2, floor = bounds(model, x)
-    row = {"network": name, "block": block, "theorem_1": layer_product(model), "kernel": whole, "theorem_2": theorem_2}
-    rows.append(row | {"lambda_min_over_floor": floor})
-tightness = pd.DataFrame(rows)
-open_gates = [(h > 0).sum(1).max() for h in (build("ReLU, orthogonal, gain 1", 0)[:k](x) for k in (3, 5, 7))]
+tightness = pd.DataFrame([{"network": name, **bounds(build(net, 0), x)} for name, net in NETS.items()])
+open_gates = [(h > 0).sum(1).max() for h in (build(NETS["ReLU, orthogonal, gain 1"], 0)[:k](x) for k in (3, 5, 7))]
 
-# %% tags=["remove-input"]
-fig, axes = plt.subplots(2, 1, figsize=(5.2, 6), sharex=True, layout="constrained")
-y = np.arange(len(tightness))
-panels = (("block", "theorem_1", "one sample, worst of the batch"), ("kernel", "theorem_2", "all samples"))
-for ax, (measured, bound, title) in zip(axes, panels, strict=True):
-    shown = tightness[bound].where(np.isfinite(tightness[bound]))
-    ax.hlines(y, tightness[measured], shown.fillna(tightness[measured]), color=figures.INK, alpha=0.5)
-    ax.plot(tightness[measured], y, "o", color=figures.palette(2)[0], label="measured")
-    ax.plot(shown, y, "s", color=figures.palette(2)[1], label="bound")
-    ax.set(xscale="log", yticks=y, yticklabels=tightness["network"], title=title)
+
+# %% tags=["hide-input"]
+def draw_bounds(ax, measured, bounds):
+    """A row a network: what is measured, the two bounds, and an arrow where a bound is infinite."""
+    colours, y = figures.palette(3), np.arange(len(tightness))
+    finite = {bound: tightness[bound].where(np.isfinite(tightness[bound])) for bound in bounds}
+    ax.plot(tightness[measured], y, "o", color=colours[0], label="measured")
+    for (bound, label), marker, colour in zip(bounds.items(), "sD", colours[1:], strict=True):
+        ax.plot(finite[bound], y, marker, color=colour, label=label, markerfacecolor="none", markersize=7)
+        edge = ax.get_yaxis_transform()
+        for row in y[~np.isfinite(tightness[bound])]:
+            ax.plot([0.985], [row], ">", color=colour, transform=edge, clip_on=False)
+            ax.text(0.965, row, "infinite", transform=edge, ha="right", va="center", color=colour)
+    ax.set(xscale="log", yticks=y, yticklabels=tightness["network"])
     ax.invert_yaxis()
     ax.grid(True, axis="x")
-axes[1].set_xlabel("condition number")
+
+
+# %% tags=["remove-input"]
+fig, axes = plt.subplots(2, 1, figsize=(5.2, 6.4), sharex=True, layout="constrained")
+draw_bounds(axes[0], "block", {"block_sums": "bound, ratio of sums", "block_product": "bound, last expression"})
+draw_bounds(axes[1], "kernel", {"kernel_sums": "bound, ratio of sums", "kernel_ratio": "bound, last expression"})
+axes[0].set_title("one sample, worst of the batch")
+axes[1].set(title="all samples", xlabel="condition number")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
 show(
     fig,
     tightness,
     name="fig-bounds",
-    caption="Condition numbers measured and bounded: of one sample's block $\\Theta(x,x)$ by the product of {prf:ref}`thm-one-sample`, "
-    "and of the whole kernel by the first bound of {prf:ref}`thm-many-samples`. Where a square is missing the bound is infinite. "
+    caption="Condition numbers measured and bounded: of one sample's block $\\Theta(x,x)$ by the two expressions of {prf:ref}`thm-one-sample`, "
+    "and of the whole kernel by those of {prf:ref}`thm-many-samples`. An arrow at the right edge: the bound is infinite. "
     f"{samples} random inputs with $\\lVert x\\rVert^2 = 10$, width {width}, one seed.",
-    alt="Two panels of dots on a logarithmic axis, one row a network. Bounds touch the measured value for isometric "
-    "MaxMin. For one sample the others are off by orders of magnitude or infinite; for all samples the bounds stay near.",
+    alt="Two panels of dots on a logarithmic axis, one row a network. Bounds touch the measured value for isometric MaxMin. For one sample the "
+    "product is off by orders of magnitude or, for every ReLU network, infinite, marked by arrows at the right edge; for all samples the bounds stay near.",
 )
 
 # %% tags=["remove-input"]
 t = tightness.set_index("network")
-valid = (t["block"] <= t["theorem_1"] * (1 + 1e-9)).all() and (t["kernel"] <= t["theorem_2"]).all()
-claim(f"5. Both bounds hold on all {len(t)} networks.", bool(valid))
+ordered = (t["kernel"] <= t["kernel_sums"]).all() and (t["kernel_sums"] <= t["kernel_ratio"]).all()
 claim(
-    f"6. So does the floor: λmin(Θ) is {t['lambda_min_over_floor'].min():.1f} to {t['lambda_min_over_floor'].max():.0f} times λmin(K_L).",
+    f"14. Both bounds hold on all {len(t)} networks, in either expression, and the first on each of {samples} samples.",
+    bool(t["each_sample_holds"].all() and ordered),
+)
+claim(
+    f"15. So does the floor: λmin(Θ) is {t['lambda_min_over_floor'].min():.1f} to {t['lambda_min_over_floor'].max():.0f} times λmin(K_L).",
     bool((t["lambda_min_over_floor"] >= 1 - 1e-9).all()),
 )
 isometric = t.loc["MaxMin, orthogonal"]
 claim(
-    f"7. Isometric MaxMin: κ(Θ(x,x)) - 1 is at most {isometric['block'] - 1:.0e}.",
+    f"16. Isometric MaxMin: κ(Θ(x,x)) - 1 is at most {isometric['block'] - 1:.0e}.",
     isometric["block"] < 1 + 1e-9,
 )
-grams = feature_grams(build("MaxMin, orthogonal", 0), x)
+model = build(NETS["MaxMin, orthogonal"], 0)
+total = sum(K.diagonal() for K in feature_grams(model, x).values())[:, None, None] * torch.eye(C).to(torch_device)
+off = (sample_blocks(empirical_ntk(model, x)) - total).abs().max() / total.max()
+claim(f"17. Its blocks are the sum of a_l times I, to {off:.0e} of the largest entry.", bool(off < 1e-12))
+grams = feature_grams(model, x)
 worst = max(float(torch.linalg.cond(K)) for K in grams.values())
 claim(
-    f"8. Its κ(Θ) = {isometric['kernel']:.0f} is below the worst Gram matrix, {worst:.0f}.", isometric["kernel"] < worst
+    f"18. Its κ(Θ) = {isometric['kernel']:.0f} is below the worst Gram matrix, {worst:.0f}.",
+    isometric["kernel"] < worst,
 )
 
-model = build("MaxMin, spikes in head", 0)
+model = build(NETS["MaxMin, spikes in head"], 0)
 a = [float(torch.diagonal(K)[0]) for K in feature_grams(model, x).values()]
 formula = (a[-1] + 25 * sum(a[:-1])) / (a[-1] + sum(a[:-1]))
 block = float(torch.linalg.cond(sample_blocks(empirical_ntk(model, x[:1]))[0]))
 claim(
-    f"9. Free head, first sample: κ(Θ(x,x)) = {block:.4f}, by formula {formula:.4f}.",
+    f"19. Free head, first sample: κ(Θ(x,x)) = {block:.4f}, by formula {formula:.4f}.",
     abs(block - formula) < 1e-8 * formula,
 )
 
-collapsed = t.loc["MaxMin, power law"]
-loose = t["theorem_2"] / t["kernel"]
-claim(f"10. The second bound is {loose.min():.1f} to {loose.max():.0f} times too large.", loose.max() < 100)
-collapsed = t.loc["MaxMin, power law"]
+model = small_cnn("maxmin", "unshuffle", "orthogonal")
+backward = max(float(torch.linalg.cond(B).max()) for B in backward_maps(model, pictures).values()) ** 2
+shared = torch.linalg.cond(sample_blocks(empirical_ntk(model, pictures)))
 claim(
-    f"11. The first is useless for the power law: {collapsed['theorem_1']:.0e} against {collapsed['block']:.1f}.",
-    collapsed["theorem_1"] > 1e3 * collapsed["block"],
+    f"20. Isometric CNN: κ(B_l B_l') - 1 is at most {backward - 1:.0e}, yet κ(Θ(x,x)) is {shared.min():.2f} to {shared.max():.2f}.",
+    backward < 1 + 1e-9 and shared.min() > 1.01,
+)
+
+# %% tags=["remove-input"]
+collapsed, relu = t.loc["MaxMin, power law"], t.filter(like="ReLU", axis=0)
+loose = t["kernel_sums"] / t["kernel"]
+claim(
+    f"21. The second bound is {loose.min():.1f} to {loose.max():.0f} times too large, as a ratio of sums.",
+    loose.max() < 100,
 )
 claim(
-    f"12. And infinite for ReLU: at most {int(max(open_gates))} of {width} gates are open.",
-    int(max(open_gates)) < width,
+    f"22. The first is useless for the power law, as a product: {collapsed['block_product']:.0e} against {collapsed['block']:.1f}.",
+    collapsed["block_product"] > 1e3 * collapsed["block"],
+)
+claim(
+    f"23. And infinite for ReLU: at most {int(max(open_gates))} of {width} gates are open.",
+    int(max(open_gates)) < width and bool(np.isinf(relu["block_product"]).all()),
+)
+sharper = relu["block_sums"] / relu["block"]
+claim(
+    f"24. The ratio of sums is finite there, {sharper.min():.1f} to {sharper.max():,.0f} times too large; for the power law {collapsed['block_sums']:.0e}.",
+    bool(np.isfinite(sharper).all()),
 )
 
 # %% [markdown]
 # The product is so loose for a reason. It multiplies the worst stretch of every factor, as if one vector met them all. A kernel
-# needs only the $C$ directions that leave the head, and these meet average stretches. The second bound takes $B_l$ as a whole and comes
-# close. So **report $\kappa$ of $B_l B_l^\top$ or of $\Theta(x,x)$, not the product of $\kappa(W_l)$**. What the bounds show is
-# *what can matter*: the backward maps, and the Gram matrices.
+# needs only the $C$ directions that leave the head, and these meet average stretches. The second theorem takes $B_l$ as a whole and comes
+# close. What the bounds show is *what can matter*: the backward maps, and the Gram matrices.
+#
+# ### Which condition number to report
+#
+# $B_l$ holds the weights above layer $l$; $W_1$ is in none of them. Here are $\kappa(W_l)$ and, for the worst sample,
+# $\kappa(B_l B_l^\top) = \kappa(B_l)^2$. For MaxMin the theorem allows the latter up to $\prod_{m>l} \kappa(W_m)^2$, for ReLU anything.
+
+# %%
+rows = []
+for name, net in NETS.items():
+    model = build(net, 0)
+    weights = [float(torch.linalg.cond(layer.weight.detach())) for layer in linear_layers(model)]
+    maps = [float(torch.linalg.cond(B).max()) ** 2 for B in backward_maps(model, x).values()]
+    rows.append(
+        {"network": name} | {f"W{l}": v for l, v in enumerate(weights, 1)} | {f"B{l}": v for l, v in enumerate(maps, 1)}
+    )
+layers = pd.DataFrame(rows).set_index("network").join(t["block"])
+
+# %% tags=["remove-input"]
+columns = (
+    [rf"$\kappa(W_{l})$" for l in (2, 3, 4)]
+    + [rf"$\kappa(B_{l} B_{l}^\top)$" for l in (1, 2, 3)]
+    + [r"$\kappa(\Theta(x,x))$"]
+)
+markdown(
+    layers.drop(columns=["W1", "B4"]).set_axis(columns, axis=1),
+    ["{:,.0f}"] * 3 + ["{:,.1f}"] * 4,
+    rf"One seed, {samples} random inputs with $\lVert x\rVert^2 = 10$, the worst of them; width {width}. $W_4$ is the head.",
+)
+
+# %% tags=["remove-input"]
+gaussian, decaying = layers.loc["ReLU, He Gaussian"], layers.loc["MaxMin, power law"]
+worst = gaussian[["B1", "B2", "B3"]].max()
+claim(
+    f"25. He Gaussian: κ of the square weights is {gaussian['W2']:,.0f} and {gaussian['W3']:,.0f}, κ(B B') at most {worst:.1f}.",
+    min(gaussian["W2"], gaussian["W3"]) > 10 * worst,
+)
+claim(
+    f"26. Power law, MaxMin: κ(B₁B₁') is {decaying['B1']:.0f}, though the theorem allows {(decaying['W2'] * decaying['W3']) ** 2:.0e}.",
+    decaying["B1"] < 1e-3 * (decaying["W2"] * decaying["W3"]) ** 2,
+)
+flat = layers.loc["ReLU, orthogonal, gain 1"]
+claim(
+    f"27. It is above κ(W₂) = {decaying['W2']:.0f} all the same. And ReLU, orthogonal: κ(W) = {flat['W2']:.0f}, κ(B₁B₁') = {flat['B1']:.1f}.",
+    decaying["B1"] > decaying["W2"] and flat["W2"] < 1 + 1e-9 and flat["B1"] > 1.2,
+)
+claim(
+    f"28. Nor does one B decide: for the power law κ(Θ(x,x)) is {decaying['block']:.1f}, as the layers near the head have round maps.",
+    decaying["block"] < 0.5 * decaying["B1"],
+)
+
+# %% [markdown]
+# So $\kappa(W_l)$ is no guide, in either direction: most of a small singular value is never met, and two layers multiply what is met.
+# So **report $\kappa$ of $B_l B_l^\top$ or of $\Theta(x,x)$, not $\kappa(W_l)$ nor the product of them**.
+#
+# ### Small networks
+#
+# With few units the $C$ directions of the head are a large part of all, so worst cases are met more often. Are the bounds tighter there?
+# Here are random networks with three hidden layers of 8 units and 3 outputs, He Gaussian weights, and 6 random inputs of 8 numbers:
+
+# %%
+SMALL, DRAWS = 8, 100  # units; draws of each activation
+rows = []
+for phi, seed in itertools.product(("maxmin", "abs", "relu"), range(DRAWS)):
+    model = nets.mlp(8, 3, SMALL, 3, phi, init="kaiming", seed=seed)
+    rows.append({"activation": phi, **bounds(model, sphere(8, seed=seed, count=6, size=8))})
+tiny = pd.DataFrame(rows)
+factors = {
+    key: tiny[key] / tiny[key.split("_")[0]] for key in ("block_sums", "block_product", "kernel_sums", "kernel_ratio")
+}
+tiny = tiny.assign(**{f"{key}_factor": factor for key, factor in factors.items()})
+middle = tiny.groupby("activation", sort=False).median()
+
+# %% tags=["remove-input"]
+columns = ["block", "block_sums_factor", "block_product_factor", "kernel", "kernel_sums_factor", "kernel_ratio_factor"]
+headings = [r"$\kappa(\Theta(x,x))$", "sums", "product", r"$\kappa(\Theta)$", "sums", "largest ratio"]
+markdown(
+    middle[columns].set_axis(headings, axis=1),
+    ["{:.1f}", "{:.0f}", "{:.0e}", "{:.0f}", "{:.0f}", "{:.0f}"],
+    f"Medians over {DRAWS} random networks {SMALL} units wide: condition numbers, and how many times too large the two expressions of "
+    "{prf:ref}`thm-one-sample` and of {prf:ref}`thm-many-samples` are.",
+)
+
+# %% tags=["remove-input"]
+ordered = (tiny["kernel"] <= tiny["kernel_sums"]) & (tiny["kernel_sums"] <= tiny["kernel_ratio"])
+claim(
+    f"29. Either expression of either bound holds on each of {len(tiny)} small networks.",
+    bool((ordered & tiny["each_sample_holds"]).all()),
+)
+smooth, gated = (tiny[(tiny["activation"] == "relu") == is_relu] for is_relu in (False, True))
+least, usual = smooth["block_product_factor"].min(), smooth["kernel_sums_factor"].quantile([0.05, 0.95])
+claim(
+    f"30. MaxMin and |z|: the product is {least:,.0f} times too large or more, the second bound, in nine of ten draws, {usual.iloc[0]:.0f} to {usual.iloc[1]:.0f} times.",
+    least > 1e3 and usual.iloc[1] < 100,
+)
+shares = {key: np.isinf(gated[key]).mean() for key in ("block_product", "kernel_ratio", "kernel_sums")}
+claim(
+    f"31. ReLU: the product is infinite in {shares['block_product']:.0%} of the draws, the largest ratio in {shares['kernel_ratio']:.0%}, the second ratio of sums in {shares['kernel_sums']:.0%}.",
+    shares["block_product"] > 0.9 and shares["kernel_sums"] < 0.5,
+)
+narrow_loose, wide_loose = middle.loc["relu", "kernel_sums_factor"], loose["ReLU, He Gaussian"]
+claim(
+    f"32. He Gaussian ReLU, the second ratio of sums: {narrow_loose:.0f} times too large {SMALL} units wide, {wide_loose:.1f} times at width {width}.",
+    narrow_loose > wide_loose,
+)
+
+# %% [markdown]
+# No, looser. What carries over is the order: sums before products, and $B_l$ as a whole before its factors.
 #
 # ## What it costs to leave isometry
 #
@@ -505,45 +909,42 @@ claim(
 
 
 # %%
-def measure(model, x):
+SHORT, LONG, MNIST, ALIKE = "|x|² = 10", "|x|² = 784", "MNIST", "cosine 0.6"
+
+
+def inputs(kind, seed):
+    drawn = {SHORT: lambda: sphere(10, seed=seed), LONG: lambda: sphere(784, seed=seed)}
+    drawn |= {MNIST: lambda: images(seed)[0], ALIKE: lambda: sphere(10, 0.6, seed)}
+    return drawn[kind]().to(torch_device)
+
+
+@functools.cache
+def measure(net, kind, seed):
     """The row of the table for one net and one batch."""
-    x = x.to(torch_device)
+    model, x = build(net, seed), inputs(kind, seed)
     theta = empirical_ntk(model, x)
     spectrum, last = ntk_summary(theta), list(feature_grams(model, x).values())[-1]
+    p = spectrum.eigenvalues / spectrum.eigenvalues[-1]
     return {
         "κ(Θ)": float(spectrum.condition_number),
         "κ of a block": float(torch.linalg.cond(sample_blocks(theta)).mean()),
         "mean λ / λmax": float(spectrum.mean_over_max),
-        "P₁₀": float(plasticity(theta, 10)),
+        "P₁₀": float(1 - ((1 - p) ** 20).mean()),
         "κ(K_L)": float(torch.linalg.cond(last)),
     }
 
 
 # %% tags=["hide-input"]
-SHORT, LONG, MNIST, ALIKE = "|x|² = 10", "|x|² = 784", "MNIST", "cosine 0.6"
-rows = []
-for seed in range(seeds):
-    for name in NETS:
-        model = build(name, seed)
-        batches = {SHORT: sphere(10, seed=seed), LONG: sphere(784, seed=seed), MNIST: images(seed)[0]}
-        if name in ("MaxMin, orthogonal", "ReLU, orthogonal, gain 1"):
-            batches[ALIKE] = sphere(10, 0.6, seed)
-        rows += [{"network": name, "inputs": kind, "seed": seed, **measure(model, x)} for kind, x in batches.items()]
-measured = pd.DataFrame(rows)
+kinds = dict.fromkeys(NETS, (SHORT, LONG, MNIST))
+for name in ("MaxMin, orthogonal", "ReLU, orthogonal, gain 1"):
+    kinds[name] += (ALIKE,)
+measured = pd.DataFrame(
+    {"network": name, "inputs": kind, "seed": seed, **measure(NETS[name], kind, seed)}
+    for seed in range(seeds)
+    for name in NETS
+    for kind in kinds[name]
+)
 means = measured.groupby(["inputs", "network"], sort=False).mean(numeric_only=True).drop(columns="seed")
-
-
-# %% tags=["remove-cell"]
-def markdown(frame, formats, note):
-    """Show a table as Markdown, with mathematics in its headings; a missing value is empty."""
-    head = [frame.index.name, *frame.columns], [":--", *["--:"] * len(frame.columns)]
-    body = [
-        [name, *("" if math.isnan(v) else form.format(v) for v, form in zip(values, formats, strict=True))]
-        for name, *values in frame.itertuples(name=None)
-    ]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in (*head, *body)) + f"\n\n{note}"
-    show_markdown(text)
-
 
 # %% tags=["remove-input"]
 columns = [
@@ -591,38 +992,38 @@ collapse = [
     for k in (SHORT, LONG, MNIST)
 ]
 claim(
-    f"13. The power law costs an order of magnitude: {min(collapse):.0f} to {max(collapse):.0f} times.",
+    f"33. The power law costs an order of magnitude: {min(collapse):.0f} to {max(collapse):.0f} times.",
     min(collapse) > 5,
 )
 
 m = kappas["MaxMin, spikes"] / kappas["MaxMin, orthogonal"]
 h = kappas["MaxMin, spikes in head"] / kappas["MaxMin, orthogonal"]
 claim(
-    f"14. Five singular values of 5 a hidden layer cost {m.min():.1f} to {m.max():.1f} times.",
+    f"34. Five singular values of 5 a hidden layer cost {m.min():.1f} to {m.max():.1f} times.",
     m.max() < 3,
 )
-claim(f"15. The same five in the head alone cost {h.min():.0f} to {h.max():.0f} times.", h.min() > 3 * m.max())
+claim(f"35. The same five in the head alone cost {h.min():.1f} to {h.max():.1f} times.", h.min() > 3 * m.max())
 
 alike = kappas.loc[ALIKE, "MaxMin, orthogonal"] / kappas.loc[SHORT, "MaxMin, orthogonal"]
 choice = kappas["ReLU, orthogonal, gain 1"] / kappas["MaxMin, orthogonal"]
 claim(
-    f"16. Inputs of cosine 0.6 cost {alike:.1f} times, ReLU for MaxMin {choice[SHORT]:.1f} times.",
+    f"36. Inputs of cosine 0.6 cost {alike:.1f} times, ReLU for MaxMin {choice[SHORT]:.1f} times.",
     alike > 0.5 * choice[SHORT],
 )
 images_cost = kappas.loc[MNIST, "MaxMin, orthogonal"] / kappas.loc[LONG, "MaxMin, orthogonal"]
 claim(
-    f"17. On MNIST ReLU costs {choice[MNIST]:.1f} times; the images themselves {images_cost:.1f} times.",
+    f"37. On MNIST ReLU costs {choice[MNIST]:.1f} times; the images themselves {images_cost:.1f} times.",
     choice[MNIST] < choice[SHORT] and images_cost > 3,
 )
 gain = kappas["ReLU, orthogonal, gain 1"] / kappas["ReLU, orthogonal, gain √2"]
 claim(
-    f"18. ReLU, κ(Θ) at gain 1 over √2: {gain[SHORT]:.2f} short inputs, {gain[LONG]:.2f} long, {gain[MNIST]:.2f} MNIST.",
+    f"38. ReLU, κ(Θ) at gain 1 over √2: {gain[SHORT]:.2f} short inputs, {gain[LONG]:.2f} long, {gain[MNIST]:.2f} MNIST.",
     gain[SHORT] > 1.2 and gain[LONG] < 1,
 )
 block = means["κ of a block"].unstack("network")
 one, other = (block.loc[SHORT, name] for name in ("MaxMin, orthogonal", "ReLU, orthogonal, gain 1"))
 claim(
-    f"19. Within a sample: MaxMin {one:.2f}, ReLU with the same weights {other:.2f}.",
+    f"39. Within a sample: MaxMin {one:.2f}, ReLU with the same weights {other:.2f}.",
     abs(one - 1) < 1e-6 and other > 1.2,
 )
 
@@ -637,25 +1038,19 @@ claim(
 # the same spectrum:
 
 # %% tags=["hide-input"]
-SPECTRA = {  # how many of the singular values differ from 1, and what they are
-    "all 1": (0, 1.0),
-    "five of 0.01": (5, 0.01),
-    "five of 5": (5, 5.0),
-    "five of 50": (5, 50.0),
-    "half of them 0.1": (width // 2, 0.1),
-    "nine tenths of them 0.1": (9 * width // 10, 0.1),
+SPECTRA = {  # of all hidden layers
+    "all 1": ones,
+    "five of 0.01": some(5, 0.01),
+    "five of 5": spikes,
+    "five of 50": some(5, 50.0),
+    "half of them 0.1": some(width // 2, 0.1),
+    "nine tenths of them 0.1": some(9 * width // 10, 0.1),
 }
 rows = []
-for seed in range(seeds):
-    for name, (count, value) in SPECTRA.items():
-        model = nets.mlp(784, C, width, 3, "maxmin", seed=seed)
-        sigma = torch.ones(width).index_fill(0, torch.arange(count), value)
-        for depth in (1, 3, 5):
-            set_spectrum_(model[depth].weight, sigma, 10 * seed + depth)
-        for kind, norm_squared in ((SHORT, 10), (LONG, 784)):
-            theta = empirical_ntk(model.to(torch_device), sphere(norm_squared, seed=seed).to(torch_device))
-            row = {"κ(Θ)": float(ntk_summary(theta).condition_number), "P₁₀": float(plasticity(theta, 10))}
-            rows.append({"spectrum": name, "inputs": kind, "κ(W)": float(sigma.max() / sigma.min()), **row})
+for seed, (name, law), kind in itertools.product(range(seeds), SPECTRA.items(), (SHORT, LONG)):
+    found = measure(("maxmin", law, ones), kind, seed)
+    ratio = float(law(width).max() / law(width).min())
+    rows.append({"spectrum": name, "inputs": kind, "κ(W)": ratio, "κ(Θ)": found["κ(Θ)"], "P₁₀": found["P₁₀"]})
 parts = pd.DataFrame(rows).groupby(["spectrum", "inputs"], sort=False).mean().unstack("inputs")
 
 # %% tags=["remove-input"]
@@ -670,15 +1065,15 @@ markdown(
 # %% tags=["remove-input"]
 cost = parts["κ(Θ)"] / parts["κ(Θ)"].loc["all 1"]
 low = cost.loc["five of 0.01"]
-claim(f"20. Five values 100 times too small cost nothing: {low.min():.2f} to {low.max():.2f} times.", low.max() < 1.1)
+claim(f"40. Five values 100 times too small cost nothing: {low.min():.2f} to {low.max():.2f} times.", low.max() < 1.1)
 small, large = cost.loc["five of 5"].max(), cost.loc["five of 50"].min()
 claim(
-    f"21. Five values of 5 cost {small:.1f} times at most, five of 50 cost {large:,.0f} or more.",
+    f"41. Five values of 5 cost {small:.1f} times at most, five of 50 cost {large:,.0f} or more.",
     small < 2 and large > 100,
 )
 most = cost.loc["nine tenths of them 0.1"]
 claim(
-    f"22. Nine tenths of 0.1: {most[SHORT]:.0f} times on short inputs, {most[LONG]:.1f} on long ones.", most.min() > 1.5
+    f"42. Nine tenths of 0.1: {most[SHORT]:.0f} times on short inputs, {most[LONG]:.1f} on long ones.", most.min() > 1.5
 )
 
 # %% [markdown]
@@ -720,9 +1115,11 @@ claim(
 
 
 # %%
-def correlation_map(phi, c, size=2**18, seed=0):
+u, w = torch.randn(2, 2**18, generator=generator(0))
+
+
+def correlation_map(phi, c):
     """Cosine of phi(u) and phi(v) for Gaussian u, v of correlation c, by Monte Carlo."""
-    u, w = torch.randn(2, size, generator=generator(seed))
     act = nets.activation(phi)
     return float(torch.cosine_similarity(act(u), act(c * u + math.sqrt(1 - c * c) * w), dim=0))
 
@@ -779,10 +1176,10 @@ show(
 
 # %% tags=["remove-input"]
 off = (maps["simulated"] - maps["formula"]).abs().max()
-claim(f"23. Formula and Monte Carlo differ by at most {off:.4f}.", off < 0.01)
+claim(f"43. Formula and Monte Carlo differ by at most {off:.4f}.", off < 0.01)
 start = maps[maps["c"] == 0].set_index("activation")["simulated"]
 claim(
-    f"24. Uncorrelated inputs leave with {start['maxmin']:.2f} (MaxMin), {start['groupsort-4']:.2f} (group 4), "
+    f"44. Uncorrelated inputs leave with {start['maxmin']:.2f} (MaxMin), {start['groupsort-4']:.2f} (group 4), "
     f"{start['groupsort-8']:.2f} (8), {start['groupsort-64']:.2f} (64).",
     start["maxmin"] < start["groupsort-4"] < start["groupsort-8"] < start["groupsort-64"],
 )
@@ -793,7 +1190,7 @@ for phi in ("maxmin", "abs", "groupsort-8"):
     )
     steps += [float((after - before).min()) for before, after in itertools.pairwise(grams)]
 claim(
-    f"25. No inner product decreases in six orthogonal layers: smallest change {min(steps):.0e}.",
+    f"45. No inner product decreases in six orthogonal layers: smallest change {min(steps):.0e}.",
     min(steps) > -1e-9,
 )
 
@@ -936,21 +1333,21 @@ show(
 # %% tags=["remove-input"]
 first, final = by_deviation.iloc[0], by_deviation.iloc[-1]
 claim(
-    f"26. The function moves by at most {gauge['change_of_f'].max():.0e}; κ(W₂) goes from {first['kappa_W2']:.0f} to {final['kappa_W2']:.0e}.",
+    f"46. The function moves by at most {gauge['change_of_f'].max():.0e}; κ(W₂) goes from {first['kappa_W2']:.0f} to {final['kappa_W2']:.0e}.",
     gauge["change_of_f"].max() < 1e-10 and final["kappa_W2"] > 1e3,
 )
 claim(
-    f"27. Predicted plasticity P₁₀ falls from {first['P_10']:.2f} to {final['P_10']:.2f}.",
+    f"47. Predicted plasticity P₁₀ falls from {first['P_10']:.2f} to {final['P_10']:.2f}.",
     final["P_10"] < 0.5 * first["P_10"],
 )
 claim(
-    f"28. So does what gradient descent removes in ten steps: {first['descent']:.2f} to {final['descent']:.2f}.",
+    f"48. So does what gradient descent removes in ten steps: {first['descent']:.2f} to {final['descent']:.2f}.",
     final["descent"] < 0.5 * first["descent"],
 )
 a, b = first["adam_best"], final["adam_best"]
-claim(f"29. Adam at its best rate hardly minds: {a:.2f} to {b:.2f}.", b > 0.75 * a and b > 3 * final["descent"])
+claim(f"49. Adam at its best rate hardly minds: {a:.2f} to {b:.2f}.", b > 0.75 * a and b > 3 * final["descent"])
 a, b = first["Adam 0.0001"], final["Adam 0.0001"]
-claim(f"30. At the fixed rate 1e-4 Adam even gains from the rescaling: {a:.2f} to {b:.2f}.", b > a)
+claim(f"50. At the fixed rate 1e-4 Adam even gains from the rescaling: {a:.2f} to {b:.2f}.", b > a)
 
 # %% tags=["remove-input"]
 fig, ax = plt.subplots(figsize=(5.2, 5), layout="constrained")
@@ -985,16 +1382,16 @@ progress["excess"] = progress["removed"] - progress["predicted"]
 error = progress["excess"].abs().groupby(progress["target"]).agg(["mean", "max"])
 full, tenth = error.loc["random signs"], error.loc["a tenth of them"]
 claim(
-    f"31. Random signs: descent is {full['mean']:.3f} off the prediction on average, {full['max']:.2f} at most.",
+    f"51. Random signs: descent is {full['mean']:.3f} off the prediction on average, {full['max']:.2f} at most.",
     full["max"] < 0.15,
 )
 claim(
-    f"32. A tenth of the residual, which moves the kernel less: {tenth['mean']:.3f} on average.",
+    f"52. A tenth of the residual, which moves the kernel less: {tenth['mean']:.3f} on average.",
     tenth["mean"] < full["mean"],
 )
 true = progress[(progress["target"] == "true labels") & (progress["steps"] == 10)]
 ratio = float((true["removed"] / true["predicted"]).mean())
-claim(f"33. True labels: {ratio:.2f} times the progress predicted without a preferred task.", ratio > 1.05)
+claim(f"53. True labels: {ratio:.2f} times the progress predicted without a preferred task.", ratio > 1.05)
 
 # %% [markdown]
 # Why is Adam different? With $W' = SW$ the gradient by $W'$ is $S^{-1}$ times that by $W$. Seen from $W$, a step of gradient descent
@@ -1004,26 +1401,31 @@ claim(f"33. True labels: {ratio:.2f} times the progress predicted without a pref
 # ## What to conclude, and what not
 #
 # - **A worse kernel does mean slower gradient descent**, causally: same function, same data, other weights. The formula predicts
-#   by how much, if residuals have no preferred direction (observations 26 to 28, 31).
-# - **Isometry controls one of two factors.** It makes the backward maps, and so the kernel within a sample, perfect (7, 19). The
-#   Gram matrices stay with the data and the nonlinearity (16, 17, 25), where MaxMin gains nothing over ReLU (23).
+#   by how much, if residuals have no preferred direction (observations 46 to 48, 51).
+# - **$\kappa(\Theta)$ is a guarantee for the worst task** (5, 6), not what to expect of a task (2). It may ignore the scale of the
+#   kernel only where the step adapts to it (10).
+# - **Isometry controls one of two factors.** It makes the backward maps, and so the kernel within a sample, perfect (16, 39). The
+#   Gram matrices stay with the data and the nonlinearity (36, 37, 45), where MaxMin gains nothing over ReLU (43).
+# - **In a CNN the factors do not separate.** The sum over layers stays exact (13), but perfect backward maps no longer make a perfect
+#   kernel within a sample (20).
 # - **Isometry is sufficient for good backward maps, and far from necessary.** A few small singular values cost nothing. A decaying
-#   spectrum, or a few very large values, cost one to three orders of magnitude (13, 20 to 22).
-# - **A free head is where anisotropy can come back.** Log its condition number (9, 15).
+#   spectrum, or a few very large values, cost one to three orders of magnitude (33, 40 to 42).
+# - **A free head is where anisotropy can come back.** Log its condition number (19, 35).
 #
 # Not shown here:
 #
-# - that products of $\kappa(W_l)$ say anything about $\kappa(\Theta)$. They do not (11, 12);
+# - that the $\kappa(W_l)$, or their product, say anything about $\kappa(\Theta)$. They do not (22, 23, 25 to 27), and in small
+#   networks no more than in wide ones (30, 31);
 # - that $\kappa(\Theta)$ decides the speed of Adam. A rescaling that all but stops gradient descent nearly leaves Adam alone
-#   (29, 30). The case for AdamO is about Adam and cannot rest on this kernel alone; the other chapters test it by training;
-# - that real tasks are isotropic. True labels favour the fast directions (33), so a bad $\kappa$ may cost less than $P_K$ says;
+#   (49, 50). The case for AdamO is about Adam and cannot rest on this kernel alone; the other chapters test it by training;
+# - that real tasks are isotropic. True labels favour the fast directions (53), so a bad $\kappa$ may cost less than $P_K$ says;
 # - that training keeps a kernel where it was. These are networks at their start, with weights made by hand.
 #
 # ## Try changing
 #
-# - `samples`: more inputs, worse Gram matrices. What happens to observation 16?
-# - `width`: at 64 the run stops at observation 13. Why does the same power law do less harm there? What is its smallest value?
-# - `NETS`: add `("groupsort-8", "orthogonal", 1.0, None, None)`. Where does observation 24 put it?
+# - `samples`: more inputs, worse Gram matrices. What happens to observation 36?
+# - `width`: at 64 the run stops at observation 33. Why does the same power law do less harm there? What is its smallest value?
+# - `NETS`: add `("groupsort-8", ones, ones)`. Where does observation 44 put it?
 # - In the last experiment: momentum, or a residual ten times as large. When does the prediction break?
 #
 # ```
