@@ -271,17 +271,12 @@ conventions = pd.DataFrame(
 # %% tags=["remove-cell"]
 def markdown(frame, formats, note):
     """Show a table as Markdown, with mathematics in its headings; a missing value is empty."""
+
+    def cell(value, form):
+        return "" if math.isnan(value) else form.format(value).replace("inf", "∞")
+
     head = [frame.index.name, *frame.columns], [":--", *["--:"] * len(frame.columns)]
-    body = [
-        [
-            name,
-            *(
-                "" if math.isnan(v) else form.format(v).replace("inf", "∞")
-                for v, form in zip(values, formats, strict=True)
-            ),
-        ]
-        for name, *values in frame.itertuples(name=None)
-    ]
+    body = [[name, *map(cell, values, formats)] for name, *values in frame.itertuples(name=None)]
     text = "\n".join(f"| {' | '.join(line)} |" for line in (*head, *body)) + f"\n\n{note}"
     show_markdown(text)
 
@@ -324,9 +319,10 @@ claim(
     f"8. Power law: {', '.join(f'{k:,}' for k in counts)} steps in the time of flow remove {', '.join(f'{v:.0e}' for v in off)} more.",
     off[-1] < 1e-4 and all(0 < later < earlier / 5 for earlier, later in itertools.pairwise(off)),
 )
-walked = float(1 - loss_left(rotated(lambdas)[0], torch.eye(N), duration / 1000, [1000]).mean())
+walk = counts[2]
+walked = float(1 - loss_left(rotated(lambdas)[0], torch.eye(N), duration / walk, [walk]).mean())
 claim(
-    f"9. Flow removes {flow(lambdas, duration):.4f}; 1,000 steps of descent, averaged over an orthonormal basis, {walked:.4f}.",
+    f"9. Flow removes {flow(lambdas, duration):.4f}; {walk:,} steps of descent, averaged over an orthonormal basis, {walked:.4f}.",
     abs(walked - flow(lambdas, duration)) < 1e-3,
 )
 doubled, longer = flow(2 * lambdas, duration), flow(lambdas, 2 * duration)
@@ -541,10 +537,10 @@ claim(
 @functools.lru_cache(maxsize=8)
 def singular_vectors(rows, columns, seed):
     """Uniformly random singular vectors of a matrix; the same for every spectrum."""
-    rank, (g, h) = min(rows, columns), (generator(2 * seed), generator(2 * seed + 1))
-    return nets.orthogonal_(torch.empty(rows, rank), generator=g), nets.orthogonal_(
-        torch.empty(rank, columns), generator=h
-    )
+    rank = min(rows, columns)
+    U = nets.orthogonal_(torch.empty(rows, rank), generator=generator(2 * seed))
+    V = nets.orthogonal_(torch.empty(rank, columns), generator=generator(2 * seed + 1))
+    return U, V
 
 
 def linear_layers(model):
@@ -648,12 +644,8 @@ def one_sample_bounds(model, x):
         h = below(h)
         if isinstance(layer, nn.Linear) and not isinstance(below, nn.Flatten):
             alpha, beta = stretch(layer.weight, h > 0 if isinstance(below, nn.ReLU) else None)
-            a_m = next(later)
-            high, low, product = (
-                a_m + beta**2 * high,
-                a_m + alpha**2 * low,
-                product * ratio_or_infinite(beta, alpha) ** 2,
-            )
+            a_m, product = next(later), product * ratio_or_infinite(beta, alpha) ** 2
+            high, low = a_m + beta**2 * high, a_m + alpha**2 * low
     return high / low, product
 
 
@@ -845,8 +837,8 @@ claim(
 )
 
 # %% [markdown]
-# So $\kappa(W_l)$ is no guide, in either direction: most of a small singular value is never met, and two layers multiply what is met.
-# So **report $\kappa$ of $B_l B_l^\top$ or of $\Theta(x,x)$, not $\kappa(W_l)$ nor the product of them**.
+# So $\kappa(W_l)$ is no guide, in either direction: the smallest singular values are hardly met, and what is met multiplies from layer to layer.
+# **Report $\kappa$ of $B_l B_l^\top$ or of $\Theta(x,x)$, not $\kappa(W_l)$ nor the product of them.**
 #
 # ### Small networks
 #
@@ -900,7 +892,7 @@ claim(
 )
 
 # %% [markdown]
-# No, looser. What carries over is the order: sums before products, and $B_l$ as a whole before its factors.
+# No: for the same law of weights they are looser. What carries over is the order: sums before products, and $B_l$ as a whole before its factors.
 #
 # ## What it costs to leave isometry
 #
@@ -1402,8 +1394,8 @@ claim(f"53. True labels: {ratio:.2f} times the progress predicted without a pref
 #
 # - **A worse kernel does mean slower gradient descent**, causally: same function, same data, other weights. The formula predicts
 #   by how much, if residuals have no preferred direction (observations 46 to 48, 51).
-# - **$\kappa(\Theta)$ is a guarantee for the worst task** (5, 6), not what to expect of a task (2). It may ignore the scale of the
-#   kernel only where the step adapts to it (10).
+# - **$\kappa(\Theta)$ is a guarantee for the worst task** (5, 6), not what to expect of a task (2). And the scale of the
+#   kernel may be left out only where the step adapts to it (10).
 # - **Isometry controls one of two factors.** It makes the backward maps, and so the kernel within a sample, perfect (16, 39). The
 #   Gram matrices stay with the data and the nonlinearity (36, 37, 45), where MaxMin gains nothing over ReLU (43).
 # - **In a CNN the factors do not separate.** The sum over layers stays exact (13), but perfect backward maps no longer make a perfect
@@ -1424,7 +1416,7 @@ claim(f"53. True labels: {ratio:.2f} times the progress predicted without a pref
 # ## Try changing
 #
 # - `samples`: more inputs, worse Gram matrices. What happens to observation 36?
-# - `width`: at 64 the run stops at observation 33. Why does the same power law do less harm there? What is its smallest value?
+# - `width`: at 128 the run stops at observation 33. Why does the same power law do less harm there? What is its smallest value?
 # - `NETS`: add `("groupsort-8", ones, ones)`. Where does observation 44 put it?
 # - In the last experiment: momentum, or a residual ten times as large. When does the prediction break?
 #
