@@ -104,7 +104,7 @@ def test_tiers_differ_in_scale_only(name, tier):
     smoke, other = get(name), get(name, tier)
     assert {f.name for f in fields(Experiment) if getattr(smoke, f.name) != getattr(other, f.name)} <= scale
     assert smoke.stream.kind == other.stream.kind
-    assert replace(smoke.net, width=other.net.width) == other.net
+    assert replace(smoke.net, width=other.net.width, channels=other.net.channels) == other.net
 
 
 @pytest.mark.parametrize("name", REGISTRY)

@@ -25,6 +25,7 @@ from .model import (
     require_range,
     with_seeds,
 )
+from .supervised import CANDIDATES, SUPERVISED
 from .theory import ADAM, ADAMO, DORMANCY, EARLIER_METHODS, INTERACTIONS, METHODS, PREDICTORS, STRENGTHS, THEORY, tiers
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "ADAMO",
     "BASELINES",
     "BITS",
+    "CANDIDATES",
     "DORMANCY",
     "EARLIER_METHODS",
     "INTERACTIONS",
@@ -44,6 +46,7 @@ __all__ = [
     "SCALES",
     "STREAMS",
     "STRENGTHS",
+    "SUPERVISED",
     "THEORY",
     "TIERS",
     "Experiment",
@@ -60,7 +63,7 @@ __all__ = [
     "with_seeds",
 ]
 
-REGISTRY: dict[str, dict[str, Experiment]] = THEORY
+REGISTRY: dict[str, dict[str, Experiment]] = THEORY | SUPERVISED
 
 
 def get(name: str, tier: str = "smoke") -> Experiment:
