@@ -73,6 +73,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             command.add_argument("--fresh", action="store_true", help="run again what is stored already")
             command.add_argument("--compact", action="store_true", help="then join the runs into data/results")
             command.add_argument("--quiet", action="store_true", help="no progress bar")
+            command.add_argument("--shard", default="0/1", help="i/n: every n-th group of runs from the i-th on")
+            command.add_argument("--time-budget", type=float, help="seconds after which to save, stop, and exit with 3")
         if name == "figure":
             command.add_argument("--metrics", help="comma-separated metrics of the rows")
             command.add_argument("--out", type=Path, default=Path("figures"), help="folder (default ./figures)")
@@ -105,36 +107,66 @@ def command_list(_: argparse.Namespace) -> int:
         print(f"{name}: {by_tier['smoke'].title}")
         for tier, e in by_tier.items():
             stored = "stored" if store.compact_path(e).exists() else "not stored"
-            size = f"{e.net.depth} x {e.net.width}, {e.stream.tasks} tasks x {e.steps_per_task} steps x batch {e.batch}"
+            layers = [*map(str, e.net.channels), f"{e.net.depth} x {e.net.width}"]
+            size = f"{' + '.join(layers)}, {e.stream.tasks} tasks x {e.steps_per_task} steps x batch {e.batch}"
             print(f"  {tier:6} {size}, {len(e.methods)} methods x {len(e.seeds)} seeds, {stored}")
-        print("  methods: " + ", ".join(m.name for m in by_tier["smoke"].methods))
+        names = [m.name for m in by_tier["smoke"].methods]
+        print("  methods: " + ", ".join(names if len(names) < 40 else [*names[:4], "...", names[-1]]))
     return 0
 
 
 def command_run(options: argparse.Namespace) -> int:
     """Run and print a short table: what each method reached on the first and the last task."""
     experiment = chosen(options)
-    if options.compact and experiment != specs.get(options.experiment, options.tier):
-        raise UsageError("--compact stores a whole experiment; leave out --seeds and --methods")
+    if options.compact and (experiment != specs.get(options.experiment, options.tier) or options.shard != "0/1"):
+        raise UsageError("--compact stores a whole experiment; leave out --seeds, --methods and --shard")
+    if options.time_budget is not None and not options.time_budget >= 0:
+        raise UsageError(f"--time-budget {options.time_budget:g}; expected seconds, at least 0")
+    shard = shard_of(options.shard)
     import torch
 
     from . import train
+    from .checkpoint import OutOfTime
 
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(1)  # two threads beside another busy process are tens of times slower
-    frame = train.run(experiment, options.device, fresh=options.fresh, progress=False if options.quiet else None)
-    last = experiment.stream.tasks - 1
-    accuracy = frame[frame["metric"] == "online_accuracy"].groupby(["method", "task"])["value"].mean()
-    size = f"tier {experiment.tier}, {len(experiment.seeds)} seeds"
-    print(f"{experiment.name}, {size}: online accuracy, first and last task")
-    for method in experiment.methods:
-        print(f"  {method.label:24} {accuracy[method.name, 0]:6.3f} {accuracy[method.name, last]:6.3f}")
-    diverged = frame[(frame["metric"] == "diverged") & (frame["value"] > 0)][["method", "seed"]].drop_duplicates()
-    for _, row in diverged.iterrows():
-        print(f"  diverged: {row['method']}, seed {row['seed']}")
+    try:
+        frame = train.run(
+            experiment,
+            options.device,
+            fresh=options.fresh,
+            progress=False if options.quiet else None,
+            shard=shard,
+            time_budget_s=options.time_budget,
+        )
+    except OutOfTime:
+        return fail(f"stopped after {options.time_budget:g} s; the same command goes on from there", 3)
+    print_scores(experiment, frame)
     if options.compact:
         print("stored in", os.path.relpath(store.compact(store.runs_folder(), experiment)))
     return 0
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """ "1/2" -> (1, 2)."""
+    i, slash, n = text.partition("/")
+    if not (slash and i.isdigit() and n.isdigit() and int(i) < int(n)):
+        raise UsageError(f"--shard {text}; expected i/n with 0 <= i < n, e.g. 0/2 and 1/2 in two processes")
+    return int(i), int(n)
+
+
+def print_scores(experiment: specs.Experiment, frame: store.pd.DataFrame) -> None:
+    """What each method reached on the first and the last task, and which runs diverged."""
+    last, score = experiment.stream.tasks - 1, experiment.stream.score
+    means = frame[frame["metric"] == score].groupby(["method", "task"])["value"].mean()
+    size = f"tier {experiment.tier}, {len(experiment.seeds)} seeds"
+    print(f"{experiment.name}, {size}: {score.replace('_', ' ')}, first and last task")
+    for method in experiment.methods:
+        if (method.name, 0) in means:  # a shard has some of the methods
+            print(f"  {method.label:24} {means[method.name, 0]:6.3f} {means[method.name, last]:6.3f}")
+    diverged = frame[(frame["metric"] == "diverged") & (frame["value"] > 0)][["method", "seed"]].drop_duplicates()
+    for _, row in diverged.iterrows():
+        print(f"  diverged: {row['method']}, seed {row['seed']}")
 
 
 def stored_rows(experiment: specs.Experiment) -> tuple[store.pd.DataFrame, str]:
@@ -202,7 +234,8 @@ def command_doctor(_: argparse.Namespace) -> int:
             print(f"results {name} {tier}: {'stored' if path.exists() else 'none'}")
             fits = tier == "check" or (tier == "paper" and torch.cuda.is_available())
             missing += [f"dyniso run {name} --tier {tier} --compact"] if fits and not path.exists() else []
-    essential = {e.stream.dataset for by_tier in specs.REGISTRY.values() for e in [by_tier["smoke"]]}
+    embedded = {name for name in data.names() if not data.manifest()[name]["urls"]}
+    essential = embedded & {by_tier["smoke"].stream.dataset for by_tier in specs.REGISTRY.values()}
     if essential - have:
         print(f"missing: the embedded data {sorted(essential - have)}; reinstall dyniso or set DYNISO_DATA")
         return 1

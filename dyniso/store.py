@@ -192,13 +192,15 @@ def write_run(
 def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
     """Rows of many runs in long form, with digest, commit, torch, hardware and wall_s of each run as columns.
 
+    No paths give no rows.
+
     Raises:
         FileNotFoundError: a run is missing (names it). UnusableError: a file is damaged.
     """
     missing = [p for p in paths if not p.exists()]
-    if missing or not paths:
-        raise FileNotFoundError(f"no stored run {missing[0] if missing else ''}; make it with `dyniso run`")
-    frames = []
+    if missing:
+        raise FileNotFoundError(f"no stored run {missing[0]}; make it with `dyniso run`")
+    frames = [pd.DataFrame(columns=[*COLUMNS, *RUN_COLUMNS])] if not paths else []
     for path in paths:
         facts = read_metadata(path)
         rows = query(path, "*", "read_parquet")

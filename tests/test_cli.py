@@ -59,6 +59,11 @@ MISTAKES = {
     "run small --device cuda:99": ["device='cuda:99'", "CUDA devices"],
     "run small --compact --seeds 1": ["--compact", "--seeds"],
     "run small --compact --methods adam": ["--compact", "--methods"],
+    "run small --compact --shard 0/2": ["--compact", "--shard"],
+    "run small --shard 2/2": ["--shard 2/2", "0 <= i < n"],
+    "run small --shard half": ["--shard half", "i/n"],
+    "run small --time-budget -1": ["--time-budget -1", "at least 0"],
+    "run small --time-budget soon": ["--time-budget", "'soon'"],
     "figure smal": ["experiment='smal'", "did you mean 'small'"],
     "figure small --metrics": ["--metrics", "expected one argument"],
     "figure small --device cpu": ["unknown option '--device'"],
@@ -133,6 +138,22 @@ def test_run_prints_what_each_method_reached_and_a_second_run_trains_nothing(hom
     assert "small, tier smoke, 2 seeds" in head
     assert [line[2:26].strip() for line in lines] == ["Adam", "AdamO, 0.1"]
     assert all(0 <= float(number) <= 1 for line in lines for number in line[26:].split())
+
+
+def test_spent_time_budget_is_one_line_and_exit_code_3_and_the_same_command_goes_on(home, capsys):
+    call = ["run", "small", "--device", "cpu", "--quiet", "--time-budget", "0"]
+    assert main(call) == 3
+    shown = capsys.readouterr()
+    assert_one_line(shown.err, "stopped after 0 s", "goes on")
+    assert shown.out == ""
+    assert main(call) == 0
+    assert "small, tier smoke" in capsys.readouterr().out
+
+
+def test_two_shards_together_run_everything(home, capsys):
+    for shard in ("0/2", "1/2"):
+        assert main(["run", "small", "--device", "cpu", "--quiet", "--shard", shard]) == 0
+    assert all(p.exists() for p in store.experiment_paths(home / "runs", specs.get("small")))
 
 
 def test_printed_numbers_are_those_of_the_stored_rows(home, capsys):

@@ -194,9 +194,10 @@ def test_missing_run_is_an_error_that_names_it_and_the_command(tmp_path, tiny):
         store.read_runs(paths)
 
 
-def test_reading_no_runs_is_an_error():
-    with pytest.raises(FileNotFoundError, match="no stored run"):
-        store.read_runs([])
+def test_reading_no_runs_gives_no_rows_but_every_column():
+    frame = store.read_runs([])
+    assert len(frame) == 0
+    assert list(frame.columns) == [*store.COLUMNS, *store.RUN_COLUMNS]
 
 
 # ---------------------------------------------------------------------------------------------------- compact table

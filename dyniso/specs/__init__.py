@@ -5,6 +5,7 @@ Stdlib only: command line, notebooks, figures and tables are generated from here
 
 from __future__ import annotations
 
+from .external import EXTERNAL, PUBLISHED, Published
 from .model import (
     BASELINES,
     BITS,
@@ -36,12 +37,14 @@ __all__ = [
     "CANDIDATES",
     "DORMANCY",
     "EARLIER_METHODS",
+    "EXTERNAL",
     "INTERACTIONS",
     "MEASURES",
     "METHODS",
     "NORMS",
     "OPTIMIZERS",
     "PREDICTORS",
+    "PUBLISHED",
     "REGISTRY",
     "SCALES",
     "STREAMS",
@@ -52,6 +55,7 @@ __all__ = [
     "Experiment",
     "Method",
     "Net",
+    "Published",
     "Stream",
     "digest",
     "get",
@@ -63,7 +67,7 @@ __all__ = [
     "with_seeds",
 ]
 
-REGISTRY: dict[str, dict[str, Experiment]] = THEORY | SUPERVISED
+REGISTRY: dict[str, dict[str, Experiment]] = THEORY | SUPERVISED | EXTERNAL
 
 
 def get(name: str, tier: str = "smoke") -> Experiment:
