@@ -34,7 +34,7 @@ from torch import nn
 
 from dyniso import figures, specs, store
 from dyniso.book import claim, show, show_table, stamp
-from dyniso.dormancy import row_flow
+from dyniso.dormancy import dormancy_score, row_flow
 from dyniso.isometry import gram_deviation, gram_deviation_grad, polar_factor
 from dyniso.optim import AdamO
 
@@ -79,6 +79,13 @@ claim(
     f"1. The task's gradient of the dead unit is {task[0]:g} for w and {task[1]:g} for b.", task == (0, 0) and alive > 0
 )
 claim(f"2. The penalty's gradient for the same row has norm {float(pull.norm()):.2f}.", float(pull.norm()) > 0.1)
+score, doubled = dormancy_score(h.abs()), dormancy_score(h.abs().repeat(1, 2))
+gap = float((doubled[:8] - score).abs().max())
+claim(
+    f"3. Activations over the layer's mean average {float(score.mean()):.3f} and sum to {float(score.sum()):.2f} for 8 units; twice as "
+    f"many of the same leave each score as it is, to {gap:.0e}. So tau does not depend on the width.",
+    abs(float(score.mean()) - 1) < 1e-9 and gap < 1e-9,
+)
 
 # %% [markdown]
 # ## How a row moves
@@ -109,9 +116,9 @@ closed = row_flow(w, S, 0.5)
 
 # %% tags=["remove-input"]
 gap = float((autograd_row - formula).abs().max())
-claim(f"3. The row of autograd's gradient is that of the formula, to {gap:.0e}.", gap < 1e-10)
+claim(f"4. The row of autograd's gradient is that of the formula, to {gap:.0e}.", gap < 1e-10)
 gap = float((closed - euler).abs().max())
-claim(f"4. The closed form follows 50,000 Euler steps to s = 0.5, to {gap:.0e}.", gap < 1e-4)
+claim(f"5. The closed form follows 50,000 Euler steps to s = 0.5, to {gap:.0e}.", gap < 1e-4)
 
 # %% [markdown]
 # ### Three limits
@@ -132,14 +139,14 @@ tight = row_flow(w, torch.eye(16), torch.tensor([1.0, 10.0, 20.0])).norm(dim=-1)
 
 # %% tags=["remove-input"]
 gap = float((free - null / null.norm()).abs().max())
-claim(f"5. Uncovered direction: the limit is the normalised projection on the null space, to {gap:.0e}.", gap < 1e-5)
+claim(f"6. Uncovered direction: the limit is the normalised projection on the null space, to {gap:.0e}.", gap < 1e-5)
 expected, overlap = 0.7**0.5, float((under @ Q[:, 0]).abs() / under.norm())
 claim(
-    f"6. Under-covered: norm {float(under.norm()):.4f}, expected sqrt(1 - 0.3) = {expected:.4f}; cosine with that direction {overlap:.4f}.",
+    f"7. Under-covered: norm {float(under.norm()):.4f}, expected sqrt(1 - 0.3) = {expected:.4f}; cosine with that direction {overlap:.4f}.",
     abs(float(under.norm()) - expected) < 1e-3 and overlap > 0.999,
 )
 claim(
-    f"7. Tight frame: norms {', '.join(f'{float(n):.3f}' for n in tight)} at s = 1, 10, 20, by the formula "
+    f"8. Tight frame: norms {', '.join(f'{float(n):.3f}' for n in tight)} at s = 1, 10, 20, by the formula "
     f"{', '.join(f'{(1 + 8 * s) ** -0.5:.3f}' for s in (1, 10, 20))}.",
     float((tight - (1 + 8 * torch.tensor([1.0, 10.0, 20.0]).double()) ** -0.5).abs().max()) < 1e-9,
 )
@@ -151,11 +158,53 @@ eps[0] += 1e-6 * normal(16)
 for _ in range(2000):
     eps -= 0.01 * gram_deviation_grad(eps)
 claim(
-    f"8. Exact duplicates stay duplicates (difference {same:.0e}); a disturbance of 1e-6 drives them apart, to a cosine of "
+    f"9. Exact duplicates stay duplicates (difference {same:.0e}); a disturbance of 1e-6 drives them apart, to a cosine of "
     f"{float(eps[0] @ eps[1] / eps[0].norm() / eps[1].norm()):.2f}.",
     same < 1e-3 and abs(float(eps[0] @ eps[1])) < 0.5,
 )
-claim("9. A row that is exactly zero stays zero.", float(row_flow(torch.zeros(16), V.mT @ V, 40.0).norm()) == 0)
+claim("10. A row that is exactly zero stays zero.", float(row_flow(torch.zeros(16), V.mT @ V, 40.0).norm()) == 0)
+
+# %% [markdown]
+# ### Rows inside the span, and random rows
+#
+# - *A row in the span of orthonormal others* has no uncovered part. It is not stationary: on that span $S$ acts as $I$, so the row
+#   shrinks as over a tight frame. In floating point it keeps a part outside the span, of the size of rounding, that grows as $e^{4s}$
+#   and takes over in the end.
+# - *A random row of a square layer of width $n$.* The $n-1$ orthonormal others leave one direction free. The ratio of the squared
+#   uncovered part to the covered one grows as $e^{8s}$, from about $1/n$: half of the row is uncovered at $s\approx\frac18\ln n$, plus a
+#   constant, as the squared part of a Gaussian row has a median below its mean.
+
+# %%
+later = torch.Generator().manual_seed(seed + 1)  # apart, so that nothing here changes the draws below
+draw = lambda *shape: torch.randn(*shape, generator=later).double()  # noqa: E731
+live = torch.linalg.qr(draw(16, 6)).Q.mT
+spanned = row_flow(nn.functional.normalize(draw(6) @ live, dim=0), live.mT @ live, torch.tensor([1.0, 2.0, 20.0]))
+moments = torch.linspace(0, 2.5, 500).double()
+
+
+def half_uncovered(n, rows=100):
+    """Median over random rows of the first s at which half of the squared row is uncovered."""
+    q = nn.functional.normalize(draw(n), dim=0)
+    paths = torch.stack([row_flow(draw(n), torch.eye(n) - torch.outer(q, q), moments) for _ in range(rows)])
+    turned = (paths @ q).square() > 0.5 * paths.square().sum(-1)
+    return float(moments[turned.int().argmax(-1)].median())
+
+
+turning = {n: half_uncovered(n) for n in (16, 64, 256)}
+
+# %% tags=["remove-input"]
+norms, expected = spanned.norm(dim=-1), [(1 + 8 * s) ** -0.5 for s in (1, 2)]
+claim(
+    f"11. In the span of six orthonormal rows: norms {norms[0]:.3f} and {norms[1]:.3f} at s = 1 and 2, by the formula {expected[0]:.3f} and "
+    f"{expected[1]:.3f}. By s = 20 rounding has led it out, to norm {norms[2]:.3f}.",
+    float((norms[:2] - torch.tensor(expected)).abs().max()) < 1e-6 and abs(float(norms[2]) - 1) < 1e-3,
+)
+slope = float(np.polyfit(np.log(list(turning)), list(turning.values()), 1)[0])
+claim(
+    f"12. A random row is half uncovered at s = {', '.join(f'{s:.2f}' for s in turning.values())} for n = "
+    f"{', '.join(map(str, turning))} (medians of 100): {slope:.3f} for each unit of ln n, where 1/8 is expected.",
+    abs(slope - 1 / 8) < 0.03,
+)
 
 # %% [markdown]
 # ## When it fires again
@@ -237,17 +286,41 @@ floor = -1.001 * float(inputs.norm(dim=1).max())
 
 # %% tags=["remove-input"]
 claim(
-    f"10. With bias 0, half of the {dying} dead units fire again at s = {half[0.0]:.2f}, with bias -0.1 at s = {half[-0.1]:.2f}; at "
+    f"13. With bias 0, half of the {dying} dead units fire again at s = {half[0.0]:.2f}, with bias -0.1 at s = {half[-0.1]:.2f}; at "
     f"s = 4 there are {remaining(0.0, 4)} and {remaining(-0.1, 4)} left.",
     half[0.0] <= half[-0.1] < 1 and remaining(0.0, 4) == 0 and remaining(-0.1, 4) <= dying / 4,
 )
-claim(f"11. With bias -0.6, {remaining(-0.6, 4)} of {dying} are dead for ever.", remaining(-0.6, 4) >= 0.9 * dying)
+claim(f"14. With bias -0.6, {remaining(-0.6, 4)} of {dying} are dead for ever.", remaining(-0.6, 4) >= 0.9 * dying)
 claim(
-    f"12. Below -max |h| = {floor / 1.001:.2f} no weight of norm one can fire: all {dying} stay dead at the limit.",
+    f"15. Below -max |h| = {floor / 1.001:.2f} no weight of norm one can fire: all {dying} stay dead at the limit.",
     dead(limit, floor) == dying,
 )
 gap = float((gram_flow(layers[0.0], 6.0) - limit).abs().max())
-claim(f"13. With all rows moving, the limit is the polar factor of the layer, to {gap:.0e}.", gap < 1e-4)
+claim(f"16. With all rows moving, the limit is the polar factor of the layer, to {gap:.0e}.", gap < 1e-4)
+
+# %% [markdown]
+# There is a second way to fire again, without any rotation. A row that has collapsed along a good direction, orthogonal to the
+# others, moves by the first term alone: $\lVert w\rVert^2 = 1/(1 + (a^{-2}-1)e^{-8s})$ from norm $a$, at first with rate 4. With a bias
+# $b<0$ it fires once $\lVert w\rVert$ passes $\rho = -b/\max\langle w/\lVert w\rVert, h\rangle$, at
+# $s = \frac18\ln\big((a^{-2}-1)/(\rho^{-2}-1)\big)$.
+
+# %%
+best = int((inputs @ start.mT).amax(0).argmax())  # the row of the healthy layer that fires most
+rho, small, c = 0.1 / float((inputs @ start[best]).max()), 0.01, 2e-3
+collapsed, norms = start.clone(), [small]
+collapsed[best] *= small
+while float((inputs @ collapsed[best]).max()) <= 0.1 and len(norms) < 5000:
+    collapsed -= c * gram_deviation_grad(collapsed)
+    norms.append(float(collapsed[best].norm()))
+by_formula = np.log((small**-2 - 1) / (rho**-2 - 1)) / 8 / c
+growth = np.log(norms[10] / norms[0]) / (10 * c)
+
+# %% tags=["remove-input"]
+claim(
+    f"17. A row shrunk to {small}, bias -0.1: its norm grows at rate {growth:.2f} at first, and it fires after {len(norms) - 1} steps, "
+    f"by the formula {by_formula:.0f}.",
+    abs(growth / 4 - 1) < 0.02 and abs((len(norms) - 1) / by_formula - 1) < 0.03,
+)
 
 # %% [markdown]
 # ## Which penalties revive, and which cannot
@@ -291,18 +364,65 @@ show_table(
 # %% tags=["remove-input"]
 rescaling = ("weight decay, to a tenth", "norm of row or matrix kept", "none, or Muon without gradient")
 claim(
-    f"14. Rescaling wakes none of the {dying}, whatever the bias.",
+    f"18. Rescaling wakes none of the {dying}, whatever the bias.",
     all(n == dying for name in rescaling for n in outcome[name].values()),
 )
 spectral = outcome["spectral penalty"]
 claim(
-    f"15. The spectral penalty wakes some where death is a shared direction: {dying - spectral[0.0]} of {dying} at bias 0; at bias "
+    f"19. The spectral penalty wakes some where death is a shared direction: {dying - spectral[0.0]} of {dying} at bias 0; at bias "
     f"-0.6 it wakes {dying - spectral[-0.6]}.",
     spectral[0.0] < dying and spectral[-0.6] == dying,
 )
 claim(
-    "16. L2-Init and ReDo wake all of them by going to weights and biases that fire, not by geometry.",
+    "20. L2-Init and ReDo wake all of them by going to weights and biases that fire, not by geometry.",
     all(n == 0 for name in ("L2-Init (limit)", "ReDo (fresh rows, bias 0)") for n in outcome[name].values()),
+)
+gram = outcome["Gram penalty (limit)"]
+claim(
+    f"21. In between it turns within a small range of biases: at -0.1 the Gram flow wakes {dying - gram[-0.1]} and the spectral penalty "
+    f"{dying - spectral[-0.1]}, at -0.3 they wake {dying - gram[-0.3]} and {dying - spectral[-0.3]}.",
+    min(dying - gram[-0.1], dying - spectral[-0.1]) > 0.5 * dying
+    and max(dying - gram[-0.3], dying - spectral[-0.3]) < 0.5 * dying,
+)
+
+# %% [markdown]
+# Two cases beside the table. *A positive bias*: $\langle w, h\rangle + b$ is negative only as long as $w$ is large, so decay of $w$ wakes
+# the unit if $b$ is kept, or decays more slowly; if both decay alike the sign stays.
+#
+# *LayerNorm before the gate* subtracts from each pre-activation the mean over the units. A shift that all units share is
+# gone; most units that are pushed one by one stay dead. But a dead unit is not cut off there: mean and variance carry the
+# gradient of the live units to its row. Only the norm's own offset gets none.
+
+# %%
+positive = dead_layer(0.1)
+decayed = {"kept": dead(0.1 * positive, 0.1), "decayed at half the rate": dead(0.1 * positive, 0.1 * 0.1**0.5)}
+decayed["decayed alike"] = dead(0.1 * positive, 0.1 * 0.1)
+
+silent = lambda z: int((z.amax(0) <= 0).sum())  # noqa: E731
+norm = nn.LayerNorm(width).double()
+pushed, alone = inputs @ (start + anti_mean).mT, inputs @ layers[0.0].mT
+norm_4 = nn.LayerNorm(4).double()
+with torch.no_grad():
+    layer.bias[1], norm_4.bias[1] = 0.0, -100.0
+layer.zero_grad()
+head(torch.relu(norm_4(layer(h)))).square().sum().backward()
+
+# %% tags=["remove-input"]
+claim(
+    f"22. Bias 0.1, weights decayed to a tenth: of {dying} units {decayed['kept']} stay dead if the bias is kept, "
+    f"{decayed['decayed at half the rate']} if it decays at half the rate, {decayed['decayed alike']} if it decays alike.",
+    max(decayed["kept"], decayed["decayed at half the rate"]) < dying / 4 and decayed["decayed alike"] == dying,
+)
+claim(
+    f"23. All rows pushed by the negative mean: {silent(pushed)} of {width} units are dead, {silent(norm(pushed))} with LayerNorm before the "
+    f"gate. Of the {dying} pushed one by one, {silent(norm(alone))} stay dead behind it.",
+    silent(pushed) > width / 2 and silent(norm(pushed)) == 0 and silent(norm(alone)) > dying / 4,
+)
+reached = float(layer.weight.grad[1].norm())
+claim(
+    f"24. A unit that is dead behind LayerNorm gets a gradient: its row's has norm {reached:.1f}, the offset's is "
+    f"{float(norm_4.bias.grad[1]):g}.",
+    reached > 0.1 and float(norm_4.bias.grad[1]) == 0,
 )
 
 # %% [markdown]
@@ -347,17 +467,58 @@ show_table(
 
 # %% tags=["remove-input"]
 claim(
-    f"17. The conversion from flow time holds: {measured:,} steps measured, {predicted:,.0f} predicted.",
+    f"25. The conversion from flow time holds: {measured:,} steps measured, {predicted:,.0f} predicted.",
     abs(measured / predicted - 1) < 0.15,
 )
 ratio = {name: half[0.0] / (lr * s) / coupled[name] for name, (lr, s) in SETTINGS.items()}
 claim(
-    f"18. Coupled wakes half of them {min(ratio.values()):,.0f} to {max(ratio.values()):,.0f} times sooner.",
+    f"26. Coupled wakes half of them {min(ratio.values()):,.0f} to {max(ratio.values()):,.0f} times sooner.",
     min(ratio.values()) > 2 and max(ratio.values()) > 100,
 )
 claim(
-    f"19. A hundredfold strength changes the coupled speed little: {coupled['ten times the rate']} and {coupled['strong']} steps.",
+    f"27. A hundredfold strength changes the coupled speed little: {coupled['ten times the rate']} and {coupled['strong']} steps.",
     0.3 < coupled["strong"] / coupled["ten times the rate"] < 3,
+)
+printed = [half[bias] / (1e-4 * 1e-3) for bias in (0.0, -0.1)]
+claim(
+    f"28. At the printed setting, decoupled, half of them fire after {printed[0]:,.0f} steps (bias 0) or {printed[1]:,.0f} (bias -0.1).",
+    printed[0] > 5e4 and printed[1] > 1e5,
+)
+
+# %% [markdown]
+# There Adam's second moment $v$ was zero at the start. A unit that was active before has a $v_0$ of the task's gradients, and
+# $v \approx \beta_2^k v_0$ after $k$ silent steps. Adam takes full steps again when this has fallen below the squared gradient $p^2$ of
+# the penalty, so the wait is
+#
+# $$k \approx \frac{2}{1-\beta_2}\,\ln\frac{\sqrt{v_0}}{p} ,$$
+#
+# a multiple of $1/(1-\beta_2)$ that grows with how much larger the task's gradients were.
+
+
+# %%
+def wait(beta2, past, most=20_000):
+    """Steps until half of the units with bias 0 fire, coupled at strength 0.1, when past gradients had size `past`."""
+    W = nn.Parameter(layers[0.0].float().clone())
+    optimizer = AdamO([W], lr=1e-3, betas=(0.9, beta2), isometry_strength=0.1, coupled=True)
+    W.grad = torch.zeros_like(W)
+    moments = {"exp_avg": torch.zeros_like(W), "exp_avg_sq": torch.full_like(W, past**2)}
+    optimizer.state[W] = {"step": torch.tensor(1e6), **moments}
+    for step in range(1, most):
+        optimizer.step()
+        if step % 10 == 0 and dead(W.detach().double(), 0.0) <= dying / 2:
+            return step
+    return most
+
+
+waits = {beta2: [wait(beta2, past) for past in (0.01, 10, 1000)] for beta2 in (0.98, 0.99)}
+
+# %% tags=["remove-input"]
+slopes = {beta2: (counts[2] - counts[1]) / (2 * np.log(10)) * (1 - beta2) for beta2, counts in waits.items()}
+claim(
+    f"29. With past gradients of 0.01, 10 and 1000 it takes {', '.join(map(str, waits[0.98]))} steps at beta_2 = 0.98, "
+    f"{', '.join(map(str, waits[0.99]))} at 0.99: from 10 on {slopes[0.98]:.2f} and {slopes[0.99]:.2f} times 1/(1 - beta_2) for each "
+    "factor e, where 2 is expected.",
+    all(abs(slope / 2 - 1) < 0.15 for slope in slopes.values()),
 )
 
 # %% [markdown]
@@ -410,25 +571,33 @@ dead_end = {m.name: late("dead", m.name) for m in experiment.methods}
 accuracy = {m.name: late("online_accuracy", m.name) for m in experiment.methods}
 woken = rows[rows["metric"] == "reactivated"].groupby("method")["value"].mean()
 claim(
-    f"20. The paper's finding is there: {dead_end['adam']:.0%} of the units are dead with Adam, {dead_end['adamo_0.1']:.0%} with AdamO "
+    f"30. The paper's finding is there: {dead_end['adam']:.0%} of the units are dead with Adam, {dead_end['adamo_0.1']:.0%} with AdamO "
     f"0.1 and {dead_end['adamo_coupled']:.0%} with the coupled penalty.",
     max(dead_end["adamo_0.1"], dead_end["adamo_coupled"]) < 0.2 * dead_end["adam"],
 )
 claim(
-    f"21. Dead rows do wake: with the pull on dead rows only {dead_end['dead_rows_0.1']:.0%} are dead, and "
+    f"31. Dead rows do wake: with the pull on dead rows only {dead_end['dead_rows_0.1']:.0%} are dead, and "
     f"{woken['dead_rows_0.1']:.1%} of all units reactivate from one task to the next (Adam {woken['adam']:.1%}).",
     dead_end["dead_rows_0.1"] < 0.75 * dead_end["adam"],
 )
 claim(
-    f"22. Waking alone keeps little plasticity: accuracy {accuracy['dead_rows_0.1']:.2f} with the pull on dead rows only (Adam "
+    f"32. Waking alone keeps little plasticity: accuracy {accuracy['dead_rows_0.1']:.2f} with the pull on dead rows only (Adam "
     f"{accuracy['adam']:.2f}); on live rows only {accuracy['live_rows_0.1']:.2f}, on all {accuracy['adamo_0.1']:.2f}.",
     accuracy["adam"] + 0.03 < accuracy["dead_rows_0.1"] < accuracy["live_rows_0.1"] - 0.05
     and accuracy["live_rows_0.1"] < accuracy["adamo_0.1"] - 0.05,
 )
 claim(
-    f"23. Few dead units are not enough either: ReDo has {dead_end['redo']:.1%} dead and accuracy {accuracy['redo']:.2f}, AdamO 0.1 "
+    f"33. Few dead units are not enough either: ReDo has {dead_end['redo']:.1%} dead and accuracy {accuracy['redo']:.2f}, AdamO 0.1 "
     f"{dead_end['adamo_0.1']:.1%} and {accuracy['adamo_0.1']:.2f}.",
     dead_end["redo"] < dead_end["adamo_0.1"] and accuracy["redo"] < accuracy["adamo_0.1"] - 0.1,
+)
+dead_on = rows[(rows["metric"] == "dead") & (rows["task"] < last)].groupby("method")["value"].mean()
+most = rows[rows["metric"] == "dead"].groupby(["method", "task"])["value"].mean().groupby("method").max()
+awake = {name: woken[name] / dead_on[name] for name in ("adam", "adamo_0.1", "layernorm")}
+claim(
+    f"34. LayerNorm prevents, and revives as well: at most {most['layernorm']:.1%} are dead after any task, and of the dead "
+    f"{awake['layernorm']:.0%} fire one task later; with Adam {awake['adam']:.0%}, with AdamO 0.1 {awake['adamo_0.1']:.0%}.",
+    most["layernorm"] < 0.1 * most["adam"] and awake["layernorm"] > 2 * awake["adam"],
 )
 
 # %% [markdown]
@@ -442,6 +611,8 @@ claim(
 #   steps than in the loss.
 # - On this stream the pull on *live* rows alone, which keeps units from dying and spectra from spreading, is worth more than
 #   the pull on dead rows alone; but without waking the first hidden layer empties, and only both together hold the accuracy.
+# - The penalty is not the only thing that wakes a unit without a jump: decay under a positive bias does, and LayerNorm leaves a
+#   dead unit within reach of the task.
 # - Not settled: which threshold the paper's figure uses; whether the order is the same at its scale.
 #
 # ## Try changing
