@@ -161,6 +161,35 @@ claim(
 )
 
 # %% [markdown]
+# A third difference: coupled, the squared penalty gradient enters $v$. Adam's first moment is linear in the gradient, so the step is
+# the sum of a task's part and a penalty's part, both over the same $\sqrt{\hat v}$; whatever raises $v$ lowers the task's part.
+
+
+# %%
+def task_part(strength, count=50):
+    """Median ratio of coupled to decoupled v, and of the task's part of the step, under white noise of scale 0.01."""
+    seen = []
+    for coupled in (True, False):
+        p = nn.Parameter(1.5 * polar_factor(normal(width, width)))
+        optimizer = AdamO([p], lr=1e-4, isometry_strength=strength, coupled=coupled)
+        for k in range(count):
+            p.grad = 0.01 * normal(width, width, salt=k + 1)
+            optimizer.step()
+        seen.append(optimizer.state[p])
+    v_coupled, v, m = seen[0]["exp_avg_sq"], seen[1]["exp_avg_sq"], seen[1]["exp_avg"]
+    return float((v_coupled / v).median()), float((m / v_coupled.sqrt()).norm() / (m / v.sqrt()).norm())
+
+
+parts = {strength: task_part(strength) for strength in (1e-3, 1e-2, 1e-1)}
+
+# %% tags=["remove-input"]
+claim(
+    f"4. Coupled at strength {', '.join(f'{s:g}' for s in parts)}, v is {', '.join(f'{v:.2f}' for v, _ in parts.values())} times as large "
+    f"and the task's part of the step {', '.join(f'{part:.2f}' for _, part in parts.values())} of the decoupled one.",
+    parts[1e-1][0] > 10 and parts[1e-1][1] < 0.5 and parts[1e-3][1] > parts[1e-2][1] > parts[1e-1][1],
+)
+
+# %% [markdown]
 # None of this says which is *better*. Coupled has its own advantage: where the task's gradient is zero, as for a dead ReLU,
 # Adam's normalisation makes even a tiny penalty move the weights at full speed. In the small experiment of
 # {doc}`the first chapter <01_losing_plasticity>` the coupled penalty at $10^{-3}$ does about as well as the decoupled one at
@@ -193,16 +222,16 @@ def trained(strength, lr=1e-3, count=20):
 plain, zero, strong = (trained(strength) for strength in (None, 0.0, 0.1))
 
 # %% tags=["remove-input"]
-claim("4. At strength 0 every bit is Adam's.", all(torch.equal(a, b) for a, b in zip(plain, zero, strict=True)))
+claim("5. At strength 0 every bit is Adam's.", all(torch.equal(a, b) for a, b in zip(plain, zero, strict=True)))
 claim(
-    "5. At strength 0.1 the weights differ, Adam's moments and the bias do not, by a single bit.",
+    "6. At strength 0.1 the weights differ, Adam's moments and the bias do not, by a single bit.",
     not torch.equal(plain[0], strong[0]) and all(torch.equal(a, b) for a, b in zip(plain[1:], strong[1:], strict=True)),
 )
 W, g, lr, lam = normal(width, width).double() / width**0.5, normal(width, width, salt=1).double(), 0.01, 0.1
 coupled_sgd = W - lr * (g + lam * gram_deviation_grad(W))
 decoupled_sgd = (W - lr * g) - isometry_step([W], lr * lam)[0]
 gap = float((coupled_sgd - decoupled_sgd).abs().max())
-claim(f"6. With plain gradient descent coupled and decoupled agree to {gap:.0e}.", gap < 1e-12)
+claim(f"7. With plain gradient descent coupled and decoupled agree to {gap:.0e}.", gap < 1e-12)
 
 # %% [markdown]
 # ### Where the pull is evaluated
@@ -224,7 +253,46 @@ for lr in rates:
 order = float(np.polyfit(np.log(rates), np.log(differences), 1)[0])
 
 # %% tags=["remove-input"]
-claim(f"7. The two differ by a power {order:.2f} of the learning rate; 2 is expected.", 1.8 < order < 2.2)
+claim(f"8. The two differ by a power {order:.2f} of the learning rate; 2 is expected.", 1.8 < order < 2.2)
+
+# %% [markdown]
+# ### The pull's learning rate
+#
+# In eq. 20 the pull has a step size of its own, $\eta_{\mathrm{iso}}$. By default it is the learning rate, so a schedule scales both.
+# Set apart, it enters only through the product $\eta_{\mathrm{iso}}\lambda$: tuning it beside $\lambda$ at a constant learning rate is
+# tuning one number twice. What it does change is that the pull no longer follows the schedule.
+
+
+# %%
+def pulls(isometry_lr, strength=0.1):
+    """Displacement by the pull alone at learning rate 1e-3, and after a scheduler has lowered it to a tenth."""
+    p = nn.Parameter(1.2 * polar_factor(normal(width, width).double()))
+    start, moved = p.detach().clone(), []
+    optimizer = AdamO([p], lr=1e-3, isometry_strength=strength, isometry_lr=isometry_lr)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
+    for _ in range(2):
+        p.data.copy_(start)
+        p.grad = torch.zeros_like(p)
+        optimizer.step()
+        schedule.step()
+        moved.append(p.detach() - start)
+    return moved
+
+
+follows, apart, renamed = pulls(None), pulls(1e-2), pulls(1e-1, strength=0.01)
+
+# %% tags=["remove-input"]
+shrunk = [float(second.norm() / first.norm()) for first, second in (follows, apart)]
+claim(
+    f"9. A schedule that lowers the learning rate to a tenth leaves {shrunk[0]:.2f} of the pull, and {shrunk[1]:.2f} of one with its own "
+    "learning rate.",
+    abs(shrunk[0] - 0.1) < 1e-9 and abs(shrunk[1] - 1) < 1e-9,
+)
+gap = max(float((a - b).abs().max()) for a, b in zip(apart, renamed, strict=True))
+claim(
+    f"10. Ten times that learning rate at a tenth of the strength is the same pull, to {gap:.0e}.",
+    gap < 1e-15 < float(apart[0].abs().max()),
+)
 
 # %% [markdown]
 # ### Weight decay
@@ -254,12 +322,12 @@ balances = {decay: balance(decay) for decay in (0.1, 0.3, 0.5)}
 # %% tags=["remove-input"]
 gaps = [float((balances[w] - (1 - w / 0.4) ** 0.5).abs().max()) for w in (0.1, 0.3)]
 claim(
-    f"8. With decay 0.1 and 0.3 at strength 0.1, all singular values settle at {float(balances[0.1][0]):.3f} and "
+    f"11. With decay 0.1 and 0.3 at strength 0.1, all singular values settle at {float(balances[0.1][0]):.3f} and "
     f"{float(balances[0.3][0]):.3f}, where the balance is ({(1 - 0.25) ** 0.5:.3f}, {(1 - 0.75) ** 0.5:.3f}).",
     max(gaps) < 2e-3,
 )
 claim(
-    f"9. With decay 0.5, above 4 lambda = 0.4, they vanish: {float(balances[0.5][0]):.0e}.",
+    f"12. With decay 0.5, above 4 lambda = 0.4, they vanish: {float(balances[0.5][0]):.0e}.",
     float(balances[0.5][0]) < 1e-3,
 )
 
@@ -322,22 +390,22 @@ best = {arm: part.groupby("strength")["accuracy"].mean().idxmax() for arm, part 
 edge = {arm: part["strength"].max() for arm, part in sweep.groupby("arm")}
 difference = late.loc[f"decoupled_{best['decoupled']:g}"] - late.loc[f"coupled_{best['coupled']:g}"]
 claim(
-    f"10. Best on the grid: decoupled {best['decoupled']:g}, coupled {best['coupled']:g}, both at the edge of the grid; more might be "
+    f"13. Best on the grid: decoupled {best['decoupled']:g}, coupled {best['coupled']:g}, both at the edge of the grid; more might be "
     "better still.",
     best == edge,
 )
 claim(
-    f"11. At these, decoupled minus coupled is {interval_of(difference)} in accuracy: no difference that matters.",
+    f"14. At these, decoupled minus coupled is {interval_of(difference)} in accuracy: no difference that matters.",
     abs(difference.mean()) < 0.05,
 )
 claim(
-    f"12. At the printed strength 1e-3 coupled gives {late.loc['coupled_0.001'].mean():.2f}, decoupled "
+    f"15. At the printed strength 1e-3 coupled gives {late.loc['coupled_0.001'].mean():.2f}, decoupled "
     f"{late.loc['decoupled_0.001'].mean():.2f}, Adam {late.loc['adam'].mean():.2f}.",
     late.loc["coupled_0.001"].mean() > late.loc["decoupled_0.001"].mean() + 0.1,
 )
 others = {name: late.loc[name] - late.loc["decoupled_0.1"] for name in ("after_0.1", "lazy10_0.1", "lazy50_0.1")}
 claim(
-    f"13. Against 0.1 at every step: pull after Adam {interval_of(others['after_0.1'])}, every 10th step "
+    f"16. Against 0.1 at every step: pull after Adam {interval_of(others['after_0.1'])}, every 10th step "
     f"{interval_of(others['lazy10_0.1'])}, every 50th {interval_of(others['lazy50_0.1'])}.",
     all(abs(d.mean()) < 0.12 for d in others.values()),
 )
@@ -372,7 +440,7 @@ show_table(
 # %% tags=["remove-input"]
 t = tools_late.mean(axis=1)
 claim(
-    f"14. AdamO at 0.1 keeps its advantage over Adam ({t['adamo_0.1']:.2f} against {t['adam']:.2f}) with L2 ({t['adamo_0.1_l2']:.2f}), "
+    f"17. AdamO at 0.1 keeps its advantage over Adam ({t['adamo_0.1']:.2f} against {t['adam']:.2f}) with L2 ({t['adamo_0.1_l2']:.2f}), "
     f"decay ({t['adamo_0.1_adamw']:.2f}; AdamW alone {t['adamw']:.2f}), clipping ({t['adamo_0.1_clip']:.2f}; Adam clipped "
     f"{t['adam_clip']:.2f}) and a schedule ({t['adamo_0.1_cosine']:.2f}; Adam {t['adam_cosine']:.2f}).",
     all(
@@ -388,7 +456,7 @@ claim(
 )
 d = mean_of["isometry_defect"]
 claim(
-    f"15. Muon alone lets the spectrum spread to a defect of {d['muon']:.0f} and reaches {t['muon']:.2f}; with the decoupled pull beside "
+    f"18. Muon alone lets the spectrum spread to a defect of {d['muon']:.0f} and reaches {t['muon']:.2f}; with the decoupled pull beside "
     f"it the defect is {d['muon_isometry']:.1f} and the accuracy {t['muon_isometry']:.2f}, the best of this table.",
     d["muon"] > 100 > 10 > d["muon_isometry"] and t["muon_isometry"] > t["muon"] and t["muon_isometry"] == t.max(),
 )
@@ -415,9 +483,9 @@ pixels = torch.from_numpy(images.x).float()
 x_test = (torch.from_numpy(test.x).flatten(1).float() - pixels.mean()) / pixels.std()
 accuracy = float((net(x_test).argmax(1) == torch.from_numpy(test.y)).float().mean())
 hidden = spectrum_summary(net[3].weight)
-claim(f"16. One pass over 8,000 digits: test accuracy {accuracy:.1%}.", accuracy > 0.85)
+claim(f"19. One pass over 8,000 digits: test accuracy {accuracy:.1%}.", accuracy > 0.85)
 claim(
-    f"17. The second layer's singular values stay in {hidden.min:.2f} to {hidden.max:.2f}.",
+    f"20. The second layer's singular values stay in {hidden.min:.2f} to {hidden.max:.2f}.",
     hidden.min > 0.5 and hidden.max < 2,
 )
 
