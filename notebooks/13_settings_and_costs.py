@@ -1,0 +1,293 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Settings and costs
+#
+# **Question.** With which settings was everything in this book trained, who chose them, and what did it take?
+#
+# **Why it matters.** A comparison of methods is a comparison of their settings. Two methods of one name can be different
+# algorithms, and a method that was tuned less than its rival looks worse than it is.
+#
+# The lists and tables of this page are made from the declarations that the training reads, the docstrings of the methods,
+# and the stored tables. Lists are folded; a click opens them.
+
+# %% tags=["parameters", "remove-cell"]
+tier = "check"  # smoke | check | paper: the tier whose stacks are listed one by one under costs
+
+# %% tags=["remove-cell"]
+import time
+from dataclasses import fields
+
+import numpy as np
+
+from dyniso import appendix, specs, tuning
+from dyniso.book import claim, show_markdown, show_table, stamp
+from dyniso.specs.supervised import BUDGET, TUNING_SEEDS
+
+started = time.perf_counter()
+read = appendix.cached()
+sweeps = [name for name in specs.REGISTRY if name.startswith(tuning.SWEEP)]
+suite = [name for name in specs.SUPERVISED if name not in sweeps]
+others = [name for name in specs.REGISTRY if name not in {*specs.THEORY, *specs.SUPERVISED}]
+trained = [method for by_tier in specs.REGISTRY.values() for method in by_tier["check"].methods]
+
+
+def blocks(names):
+    """Show experiments, each folded."""
+    show_markdown("\n\n".join(appendix.experiment_block(specs.REGISTRY[name]) for name in names) or "None.")
+
+
+# %% [markdown]
+# ## The experiments
+#
+# Each is declared once, at three tiers that differ in scale only: *smoke* takes seconds, *check* minutes to hours on two
+# cores, *paper* is meant for a GPU. Each says where its values come from; "ours" is what the paper does not state or we
+# could not read.
+#
+# ### Of the theory chapters
+
+# %% tags=["remove-input"]
+blocks(specs.THEORY)
+
+# %% [markdown]
+# ### The supervised suite
+
+# %% tags=["remove-input"]
+blocks(suite)
+
+# %% [markdown]
+# ### The sweeps that tune it
+
+# %% tags=["remove-input"]
+blocks(sweeps)
+
+# %% [markdown]
+# ### Others
+
+# %% tags=["remove-input"]
+blocks(others)
+
+# %% tags=["remove-input"]
+every = [experiment for by_tier in specs.REGISTRY.values() for experiment in by_tier.values()]
+listed = [appendix.settings_of(experiment) for experiment in every]
+parts = (specs.Stream, specs.Net, specs.Experiment)
+expected = sum(len(fields(part)) for part in parts) - len(
+    ("name", "title", "tier", "stream", "net", "methods", "sources")
+)
+claim(
+    f"1. {len(specs.REGISTRY)} experiments at {len(specs.TIERS)} tiers, each with all {expected} fields of its stream, its "
+    "net and its own.",
+    all(len(settings) == expected for settings in listed) and len(every) == len(specs.REGISTRY) * len(specs.TIERS),
+)
+claim(
+    "2. Each says where its stream and its net come from.",
+    all({"stream", "net"} <= dict(experiment.sources).keys() for experiment in every),
+)
+
+# %% [markdown]
+# ## The methods
+#
+# A method is an optimizer and a learning rate, and what it adds: other layers, or a class of `dyniso.baselines` beside
+# the optimizer. What it does not set is at the default of that class, which is shown too.
+
+# %% tags=["remove-input"]
+arms = appendix.arm_rows(specs.get(name, "check") for name in [*specs.THEORY, *others])
+fixed = appendix.arm_rows(specs.get(name, "check") for name in suite)
+show_markdown(
+    "\n\n".join(
+        [
+            appendix.folded(f"{len(arms)} arms of the theory chapters and others", appendix.table(arms)),
+            appendix.folded(f"{len(fixed)} arms of the supervised suite", appendix.table(fixed)),
+        ]
+    )
+)
+
+# %% [markdown]
+# The optimizers, as a stack of runs builds them where a method sets no more than the learning rate:
+
+# %% tags=["remove-input"]
+show_table([appendix.optimizer_row(name) for name in specs.OPTIMIZERS])
+
+# %% [markdown]
+# ### Which method it is, and from where
+
+# %% tags=["remove-input"]
+described = [appendix.described(name) for name in specs.BASELINES]
+used = appendix.used_parts(trained)
+show_markdown(
+    "\n\n".join(
+        [
+            appendix.folded(f"{len(described)} methods beside an optimizer", appendix.bullets(described)),
+            appendix.folded("Optimizers and layers", appendix.bullets(appendix.part_line(*part) for part in used)),
+        ]
+    )
+)
+
+# %% [markdown]
+# Several names stand for more than one algorithm in the literature. Those that we know of:
+
+# %% tags=["remove-input"]
+show_markdown("\n\n".join(appendix.namesake_block(name, trained) for name in appendix.NAMESAKES))
+
+# %% tags=["remove-input"]
+variants = {name: {appendix.variant(m) for m in trained if m.baseline == name} for name in appendix.NAMESAKES}
+claim(
+    f"3. Of {sum(map(len, appendix.NAMESAKES.values()))} methods under {len(variants)} names, one each is used: "
+    + "; ".join(appendix.NAMESAKES[name][key].partition(":")[0] for name, found in variants.items() for key in found)
+    + ".",
+    all(len(found) == 1 for found in variants.values()),
+)
+silent = [text.partition(".**")[0].strip("*") for text in described if "none is stated" in text]
+claim(
+    f"4. Of {len(described)} classes beside an optimizer, {len(described) - len(silent)} state their source; "
+    f"the other: {', '.join(silent) or 'none'}.",
+    len(silent) <= 1,
+)
+
+# %% [markdown]
+# ## How the suite was tuned
+#
+# On each stream every method has the same number of candidates, trained on seeds that nothing else uses and on fewer
+# tasks. It enters the comparison with the candidate of the best mean score: online accuracy, or for regression the
+# smallest online loss. One run that diverges makes its candidate the worst; of equal ones the first is taken. The budget is
+# small, and the candidates are ours: a method whose best setting is not among them is undersold.
+
+# %% tags=["remove-input"]
+rows = appendix.candidate_rows(specs.CANDIDATES)
+show_markdown(appendix.folded(f"The candidates of {len(rows)} methods", appendix.table(rows)))
+
+# %% tags=["remove-input"]
+other_seeds = {seed for experiment in every if experiment.name not in sweeps for seed in experiment.seeds}
+claim(
+    f"5. Each of {len(specs.CANDIDATES)} methods has {BUDGET} candidates, no two alike.",
+    all(len({specs.digest(every[0], m) for m in some}) == BUDGET for some in specs.CANDIDATES.values()),
+)
+claim(
+    f"6. The sweeps' seeds, {appendix.shown(TUNING_SEEDS)}, are in no experiment that compares methods.",
+    not other_seeds & set(TUNING_SEEDS) and all(specs.get(name, "check").seeds == TUNING_SEEDS for name in sweeps),
+)
+
+# %% [markdown]
+# What the sweeps found, and what each method takes:
+
+# %% tags=["remove-input"]
+results = [appendix.sweep_of(stream, read) for stream in tuning.swept_streams()]
+show_markdown(
+    "\n\n".join(
+        f"`{result.stream}`: **not run** ({result.missing})" if result.missing else appendix.sweep_block(result)
+        for result in results
+    )
+)
+
+# %% tags=["remove-input"]
+for number, result in enumerate(results, start=7):
+    if result.missing:
+        print(
+            f"{number}. {result.stream}: not run; its methods take the candidates {sorted(set(result.taken.values()))}."
+        )
+        continue
+    claim(
+        f"{number}. {result.stream}: each of {len(result.best)} methods takes the best candidate of the stored sweep.",
+        result.wrong == [] and result.best.keys() == specs.CANDIDATES.keys(),
+    )
+
+# %% [markdown]
+# Where the best of four learning rates is the largest or the smallest, a better one may lie outside:
+
+# %% tags=["remove-input"]
+edges = {result.stream: appendix.at_the_edge(result) for result in results if not result.missing}
+show_markdown(
+    appendix.bullets(f"`{stream}`: {edge} of {count} methods" for stream, (edge, count) in edges.items())
+    or "No sweep has been run yet."
+)
+
+# %% [markdown]
+# ## What it took
+#
+# Runs that differ only in seed and isometry strength are trained as one stack, and each stores the seconds of the whole
+# stack. So a run counts with its share, and the shares add up to the time spent. *Steps* are those of one run. Seconds
+# are by the clock, beside whatever else the machine was doing: compare rows of one machine, and these with care.
+
+# %% tags=["remove-input"]
+found = appendix.measured_costs(read=read)
+show_markdown("\n\n".join(appendix.cost_blocks(found)) or "Nothing is stored yet.")
+
+# %% tags=["remove-input"]
+show_markdown(appendix.bullets(appendix.not_run(found)))
+
+# %% tags=["remove-input"]
+runs = int(found.stored["runs"].sum())
+declared = {(e.name, e.tier): len(e.methods) * len(e.seeds) for e in every}
+counted = found.stored.groupby(["experiment", "tier"])["runs"].sum()
+number = 7 + len(results)
+claim(
+    f"{number}. {len(counted)} of {len(every)} experiments and tiers are stored: {runs:,} runs, "
+    f"{appendix.duration(found.stored['wall_s'].sum())} in all.",
+    all(declared[key] == count for key, count in counted.items()),
+)
+pieces = [appendix.run_costs(read(specs.get(name, stored_tier))) for name, stored_tier in counted.index]
+stacks = [group for one in pieces for _, group in one.groupby(["hardware", "stacked_runs", "wall_s"])]
+whole = [group for group in stacks if len(group) % group["stacked_runs"].iloc[0] == 0]
+once = sum(group["wall_s"].iloc[0] * (len(group) // group["stacked_runs"].iloc[0]) for group in whole)
+claim(
+    f"{number + 1}. No stack is counted twice: of {len(stacks)} stacks {len(whole)} are stored whole, and their seconds, each "
+    f"taken once, are the sum of their runs' shares, {appendix.duration(once)}.",
+    bool(np.isclose(once, sum(group["share_s"].sum() for group in whole))),
+)
+
+# %% [markdown]
+# Stack by stack, the cheapest first. A larger stack is cheaper for each of its runs, so small differences between methods
+# say nothing.
+
+# %% tags=["remove-input"]
+stacks = {name: appendix.stack_rows(specs.get(name, tier), read) for name in specs.REGISTRY if name not in sweeps}
+show_markdown(
+    "\n\n".join(
+        appendix.folded(f"{name.replace('_', ' ')}, {tier}", appendix.table(rows))
+        for name, rows in stacks.items()
+        if rows
+    )
+    or f"Not run: no experiment at tier {tier}."
+)
+
+# %% [markdown]
+# ## What to conclude, and what not
+#
+# - Every setting of a stored result is on this page, with who chose it. Settings that are "ours" are most of them: the
+#   comparison is ours, not a repetition of the paper's.
+# - Equal budgets are fair in one sense only. Four candidates tell little about a method with five settings, and nothing
+#   about what longer tuning would change.
+# - The costs are of small networks on a few cores or one GPU. They say what a rerun takes, not which method is fast.
+#
+# ## Try changing
+#
+# - `-p tier smoke` after `dyniso run random_labels --compact`: the stacks of that tier.
+# - A candidate in `dyniso.specs.CANDIDATES`: its sweep is "not run" here until `dyniso run tune_labels_mnist --tier check
+#   --compact` has made it again; `tools/tuned.py` then writes what each method takes.
+#
+# ## Exercise
+#
+# Which settings does no candidate of any method vary?
+#
+# ```{dropdown} Solution
+# Adam's $\beta_1$, $\beta_2$ and $\varepsilon$, for one: the table of optimizers has one value each, and no list of candidates
+# names them. The same holds for batch size and steps, which belong to the stream.
+# ```
+
+# %% tags=["remove-input"]
+stamp(
+    notebook="13_settings_and_costs",
+    parameters={"tier": tier},
+    hardware="; ".join(sorted(found.stored["hardware"].unique())),
+    wall_s=time.perf_counter() - started,
+)
