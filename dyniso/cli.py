@@ -81,6 +81,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if name == "claims":
             command.add_argument("--tier", default="check", help=" | ".join(specs.TIERS) + " (default check)")
             command.add_argument("--json", action="store_true", help="all of it: source, metric, threshold, findings")
+            command.add_argument("--verbose", action="store_true", help="below each claim a line an experiment")
     if not arguments:
         raise UsageError(f"no command given; {specs.nearest('', commands.choices)}; `dyniso COMMAND --help` says more")
     if not arguments[0].startswith("-") and arguments[0] not in commands.choices:
@@ -202,16 +203,15 @@ def command_figure(options: argparse.Namespace) -> int:
 
 
 def command_claims(options: argparse.Namespace) -> int:
-    """One line a claim: verdict, effect with its 95 % interval, reason, scale, statement."""
+    """One line a claim: verdict, effect with its 95 % interval, reason, scale, statement; `--verbose` shows more."""
     from . import claims
 
     judged = claims.judge_all(options.tier)
     if options.json:
         print(json.dumps([claims.as_record(claim, verdict) for claim, verdict in judged], indent=2, allow_nan=False))
         return 0
-    for claim, v in judged:
-        measured = f"{v.effect:+.3f} [{v.low:+.3f}, {v.high:+.3f}] {v.unit} in {v.where}; " if v.where else ""
-        print(f"{v.verdict:10}  {claim.id}: {measured}{v.reason}; {v.scale}. {claim.statement}")
+    for claim, verdict in judged:
+        print(*claims.lines(claim, verdict, options.verbose), sep="\n")
     return 0
 
 

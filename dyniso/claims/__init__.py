@@ -16,42 +16,47 @@ The verdict is
     not run     if in one of the experiments a table, method, seed or number is missing or was made with other settings,
                 or there are fewer than MIN_SEEDS seeds, whatever the other experiments say
 
-A diverged run has the worst value of its metric (`WORST`), is never left out, and is named in the reason. A verdict
-speaks of its scale alone. With four seeds the interval is too narrow: it clears a threshold about as soon as all four
-seeds do. A statement says who claims or asks what, so that it is true whatever the verdict.
+Beside the verdict stands the mean over all experiments as strata, with a stratified bootstrap interval; it decides
+nothing. How well a task goes is one score for classification and regression (`dyniso.claims.runs`). A diverged run has
+the worst value of its metric (`WORST`), is never left out, and is named in the reason. A verdict speaks of its scale
+alone. With four seeds the interval is too narrow: it clears a threshold about as soon as all four seeds do. A statement
+says who claims or asks what, so that it is true whatever the verdict.
 
-To judge claims on one more experiment, add its name to a tuple of names in `learning` or `mechanism`.
+To judge claims on one more experiment, add its name to a tuple of `names`.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict
-from typing import Any
 
-from .. import store
+from .comparisons import COMPARISONS
 from .learning import LEARNING
 from .mechanism import MECHANISM
-from .verdict import KINDS, MIN_SEEDS, VERDICTS, WORST, Claim, Finding, NotRunError, Runs, Verdict, find, judge
+from .runs import SCORE, WORST, NotRunError, Runs
+from .show import as_record, lines
+from .verdict import KINDS, MIN_SEEDS, VERDICTS, Claim, Finding, Pooled, Verdict, find, judge
 
 __all__ = [
     "CLAIMS",
     "KINDS",
     "MIN_SEEDS",
+    "SCORE",
     "VERDICTS",
     "WORST",
     "Claim",
     "Finding",
     "NotRunError",
+    "Pooled",
     "Runs",
     "Verdict",
     "as_record",
     "find",
     "judge",
     "judge_all",
+    "lines",
 ]
 
-CLAIMS: tuple[Claim, ...] = (*LEARNING, *MECHANISM)
+CLAIMS: tuple[Claim, ...] = (*LEARNING, *COMPARISONS, *MECHANISM)
 
 
 def judge_all(tier: str = "check") -> list[tuple[Claim, Verdict]]:
@@ -60,10 +65,5 @@ def judge_all(tier: str = "check") -> list[tuple[Claim, Verdict]]:
     Raises:
         ValueError: an unknown tier.
     """
-    read = functools.cache(store.read_compact)
+    read = functools.cache(Runs.stored)
     return [(claim, judge(claim, tier, read)) for claim in CLAIMS]
-
-
-def as_record(claim: Claim, verdict: Verdict) -> dict[str, Any]:
-    """Everything about a claim and its verdict that JSON can hold; numbers are None where it was not run."""
-    return asdict(claim) | asdict(verdict) | {"scale": verdict.scale}

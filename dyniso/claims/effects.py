@@ -1,8 +1,6 @@
-"""Effects: functions that make a function from the stored runs of one experiment to one number a seed.
+"""Effects: functions that make a function from the runs of one experiment to one number a seed.
 
-Each is signed so that what a claim predicts is large. Where several methods are given, the one with the highest mean
-accuracy on the last tasks of that experiment speaks for all. That choice is made on the runs that are judged, so it
-flatters; where both sides choose, it flatters both.
+Each is signed so that what a claim predicts is large.
 """
 
 from __future__ import annotations
@@ -11,47 +9,50 @@ import numpy as np
 import pandas as pd
 
 from ..stats import Array
-from .verdict import Effect, NotRunError, Runs
+from .runs import SCORE, Arm, NotRunError, Runs
+from .verdict import Effect
 
 
-def accuracy_kept(method: str) -> Effect:
-    """Online accuracy, last tasks minus first tasks."""
-    return lambda runs: runs.last("online_accuracy", method) - runs.first("online_accuracy", method)
+def kept(arm: Arm) -> Effect:
+    """Score, last tasks minus first tasks."""
+    return lambda runs: runs.last(SCORE, arm) - runs.first(SCORE, arm)
 
 
-def accuracy_lost(method: str) -> Effect:
-    """Online accuracy, first tasks minus last tasks."""
-    return lambda runs: -accuracy_kept(method)(runs)
+def lost(arm: Arm) -> Effect:
+    """Score, first tasks minus last tasks."""
+    return lambda runs: -kept(arm)(runs)
 
 
-def best(runs: Runs, methods: tuple[str, ...]) -> Array:
-    """Online accuracy on the last tasks, shape (seeds,), of the method with the highest mean."""
-    if not methods:
-        raise NotRunError(f"{runs.experiment.name} has none of the methods asked for")
-    return max((runs.last("online_accuracy", m) for m in methods), key=lambda values: values.mean())
+def gained(arm: Arm, rival: Arm) -> Effect:
+    """Score on the last tasks, `arm` minus `rival`, paired by seed."""
+    return more(SCORE, arm, rival)
 
 
-def accuracy_gained(methods: tuple[str, ...], rivals: tuple[str, ...]) -> Effect:
-    """Online accuracy on the last tasks, best of `methods` minus best of `rivals`."""
-    return lambda runs: best(runs, methods) - best(runs, rivals)
+def gained_on_first_task(arm: Arm, rival: Arm) -> Effect:
+    """Score on the first task of all, `arm` minus `rival`."""
+    return lambda runs: (runs.by_task(SCORE, arm, [0]) - runs.by_task(SCORE, rival, [0]))[:, 0]
 
 
-def accuracy_gained_over_strengths(prefix: str, rival: str) -> Effect:
-    """The same between all methods whose names begin with `prefix` and all that begin with `rival`."""
-    return lambda runs: best(runs, runs.methods(prefix)) - best(runs, runs.methods(rival))
+def more(metric: str, arm: Arm, rival: Arm) -> Effect:
+    """A metric on the last tasks, `arm` minus `rival`."""
+    return lambda runs: runs.last(metric, arm) - runs.last(metric, rival)
 
 
-def fewer(metric: str, method: str, rival: str) -> Effect:
-    """A metric on the last tasks, `rival` minus `method`."""
-    return lambda runs: runs.last(metric, rival) - runs.last(metric, method)
+def fewer(metric: str, arm: Arm, rival: Arm) -> Effect:
+    """A metric on the last tasks, `rival` minus `arm`."""
+    return more(metric, rival, arm)
 
 
-def decades_below(metric: str, method: str, rivals: tuple[str, ...]) -> Effect:
-    """log10 of a metric on the last tasks, the lowest of `rivals` over `method`."""
+def decades_below(metric: str, arm: Arm, rivals: tuple[Arm, ...]) -> Effect:
+    """log10 of a metric on the last tasks, the lowest of those `rivals` that the experiment has over `arm`."""
 
     def effect(runs: Runs) -> Array:
-        lowest = np.min([runs.last(metric, rival) for rival in rivals], 0)
-        return decades(lowest) - decades(runs.last(metric, method))
+        have = {m.name for m in runs.experiment.methods}
+        present = [rival for rival in rivals if runs.method(rival) in have]
+        if not present:
+            raise NotRunError(f"{runs.experiment.name} has none of the methods asked for")
+        lowest = np.min([runs.last(metric, rival) for rival in present], 0)
+        return decades(lowest) - decades(runs.last(metric, arm))
 
     return effect
 
@@ -61,24 +62,55 @@ def decades(values: Array) -> Array:
     return np.log10(np.maximum(values, np.finfo(np.float32).eps))
 
 
-def decades_within(metric: str, method: str, tolerance: float) -> Effect:
+def decades_within(metric: str, arm: Arm, tolerance: float) -> Effect:
     """log10 of a tolerance over a metric on the last tasks."""
-    return lambda runs: np.log10(tolerance) - decades(runs.last(metric, method))
+    return lambda runs: np.log10(tolerance) - decades(runs.last(metric, arm))
 
 
-def reactivation_rate(runs: Runs, method: str) -> Array:
-    """Of the units dead after a task, the fraction that the next task makes alive; all tasks pooled, shape (seeds,)."""
+def before_last_task(runs: Runs, metric: str, arm: Arm) -> Array:
+    """A metric of the kernel before the last task, shape (seeds,)."""
+    return runs.by_task(metric, arm, [runs.experiment.stream.tasks - 1])[:, 0]
+
+
+def better_kernel(arm: Arm, rival: Arm) -> Effect:
+    """P_100 before the last task, `arm` minus `rival`."""
+    return lambda runs: before_last_task(runs, "P_100", arm) - before_last_task(runs, "P_100", rival)
+
+
+def better_conditioned(arm: Arm, rival: Arm) -> Effect:
+    """log10 of the condition number of the kernel before the last task, `rival` over `arm`."""
+
+    def effect(runs: Runs) -> Array:
+        conditions = [before_last_task(runs, "kernel_condition", a) for a in (rival, arm)]
+        return decades(conditions[0]) - decades(conditions[1])
+
+    return effect
+
+
+def kernel_worsened(arm: Arm) -> Effect:
+    """log10 of the condition number of the kernel, before the last task over before the first."""
+
+    def effect(runs: Runs) -> Array:
+        first = runs.by_task("kernel_condition", arm, [0])[:, 0]
+        return decades(before_last_task(runs, "kernel_condition", arm)) - decades(first)
+
+    return effect
+
+
+def reactivation_rate(runs: Runs, arm: Arm) -> Array:
+    """Of the units dead after a task, the fraction that the next task makes alive; all tasks pooled, shape (seeds,).
+
+    NaN for a run without a dead unit.
+    """
     tasks = range(runs.experiment.stream.tasks)
-    events = runs.by_task("reactivated", method, tasks[1:]).sum(1)
-    dead = runs.by_task("dead", method, tasks[:-1]).sum(1)
-    if (dead == 0).any():
-        raise NotRunError(f"{runs.experiment.name} has a run of {method} without a dead unit, so none to reactivate")
-    return events / dead
+    events = runs.by_task("reactivated", arm, tasks[1:]).sum(1)
+    dead = runs.by_task("dead", arm, tasks[:-1]).sum(1)
+    return np.divide(events, dead, out=np.full_like(events, np.nan), where=dead > 0)
 
 
-def reactivated_more(method: str, rival: str) -> Effect:
-    """Reactivation rate, `method` minus `rival`."""
-    return lambda runs: reactivation_rate(runs, method) - reactivation_rate(runs, rival)
+def reactivated_more(arm: Arm, rival: Arm) -> Effect:
+    """Reactivation rate, `arm` minus `rival`; 0 for a seed where one of the two has no dead unit."""
+    return lambda runs: np.nan_to_num(reactivation_rate(runs, arm) - reactivation_rate(runs, rival))
 
 
 def rank_correlation(x: Array, y: Array) -> float:
@@ -99,15 +131,15 @@ def all_methods(runs: Runs, metric: str, before: bool = False) -> Array:
     return np.stack([runs.by_task(metric, m.name, tasks) for m in runs.experiment.methods])
 
 
-def kernel_orders_accuracy(runs: Runs) -> Array:
-    """Rank correlation of P_100 before a task with its online accuracy, over all tasks of all methods."""
-    x, y = all_methods(runs, "P_100"), all_methods(runs, "online_accuracy")
+def kernel_orders_score(runs: Runs) -> Array:
+    """Rank correlation of P_100 before a task with its score, over all tasks of all methods."""
+    x, y = all_methods(runs, "P_100"), all_methods(runs, SCORE)
     return np.array([rank_correlation(x[:, s], y[:, s]) for s in range(x.shape[1])])
 
 
-def kernel_follows_accuracy(runs: Runs) -> Array:
+def kernel_follows_score(runs: Runs) -> Array:
     """The same over the tasks of one run, mean over methods."""
-    x, y = all_methods(runs, "P_100"), all_methods(runs, "online_accuracy")
+    x, y = all_methods(runs, "P_100"), all_methods(runs, SCORE)
     methods, seeds, _ = x.shape
     return np.array([np.mean([rank_correlation(x[m, s], y[m, s]) for m in range(methods)]) for s in range(seeds)])
 

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from .effects import (
-    accuracy_gained,
+    better_conditioned,
+    better_kernel,
     decades_below,
     decades_within,
     fewer,
+    gained,
     isometry_orders_kernel,
-    kernel_follows_accuracy,
-    kernel_orders_accuracy,
+    kernel_follows_score,
+    kernel_orders_score,
+    kernel_worsened,
+    more,
     reactivated_more,
 )
-from .learning import ABSTRACT, COMPARED, LAST, PRINTED, READERS, STREAMS
+from .names import (
+    ABSTRACT,
+    ADAMO,
+    COMPARED,
+    ENDS,
+    HYPERPARAMETER,
+    IMAGES,
+    IS_ADAMO,
+    LAST,
+    LONG,
+    PRINTED,
+    READERS,
+    SUITE,
+)
+from .runs import Arm
 from .verdict import Claim
 
 NEAR = 0.05  # mean (sigma^2 - 1)^2; ours: singular values in about .78 to 1.22
 MODERATE = 0.5  # rank correlation; ours
 KERNEL = ("predictors",)
+DEEP = tuple(name for name in IMAGES if name in SUITE)  # the suite's nets of four hidden layers
 FIGURE_B4 = "section 4.3 and figure B.4, dormant units over training"
 DEFECT = "mean (sigma^2 - 1)^2 of the hidden weights on the last fifth of the tasks"
 RATE = "of the dead units, the fraction that the next task makes alive"
@@ -39,43 +58,57 @@ PARTIAL = (  # read as controlling a part of isometry; not those that aim at no 
     "continual_backprop",
     "shrink_perturb",
 )
+
+
+def fewer_dormant(id: str, statement: str, source: str, arm: Arm) -> Claim:
+    """Fewer dormant units than Adam on the last tasks."""
+    effect = fewer("dormant_0.025", arm, "adam")
+    return Claim(id, statement, "paper", source, IMAGES, DORMANT, "fraction of units", effect)
+
+
+def nearer(id: str, statement: str, source: str, arm: Arm) -> Claim:
+    """Weights nearer to isometry than Adam's on the last tasks."""
+    effect = decades_below("isometry_defect", arm, ("adam",))
+    return Claim(
+        id, statement, "paper", source, IMAGES, f"decades by which AdamO is below Adam: {DEFECT}", "decades", effect
+    )
+
+
+def near(id: str, statement: str, source: str, arm: Arm) -> Claim:
+    """Weights within our tolerance of isometry on the last tasks."""
+    effect = decades_within("isometry_defect", arm, NEAR)
+    return Claim(id, statement, "paper", source, IMAGES, f"decades below {NEAR}: {DEFECT}", "decades", effect)
+
+
 MECHANISM = (
-    Claim(
+    fewer_dormant(
+        "adamo_fewer_dormant",
+        f"The paper says that isometry-preserving methods have fewer dormant ReLUs than Adam; here {IS_ADAMO}.",
+        FIGURE_B4,
+        ADAMO,
+    ),
+    fewer_dormant(
         "adamo_printed_fewer_dormant",
         "The paper says that AdamO has fewer dormant ReLUs than Adam, and prints the strength 1e-3.",
-        "paper",
-        f"{FIGURE_B4}; {PRINTED}",
-        STREAMS,
-        DORMANT,
-        "fraction of units",
-        fewer("dormant_0.025", "adamo", "adam"),
-    ),
-    Claim(
-        "adamo_strong_fewer_dormant",
-        "The paper says that isometry-preserving methods have fewer dormant ReLUs than Adam; here AdamO at 0.1.",
-        "paper",
-        FIGURE_B4,
-        STREAMS,
-        DORMANT,
-        "fraction of units",
-        fewer("dormant_0.025", "adamo_0.1", "adam"),
+        f"{FIGURE_B4}; {HYPERPARAMETER}",
+        PRINTED,
     ),
     Claim(
         "adamo_reactivates",
-        "The paper says that the regulariser reactivates dormant ReLUs; here AdamO at strength 0.1 against Adam.",
+        f"The paper says that the regulariser reactivates dormant ReLUs; here {IS_ADAMO}, against Adam.",
         "paper",
         f"{ABSTRACT}; section 4.3",
-        STREAMS,
-        f"{RATE}, AdamO 0.1 minus Adam",
+        IMAGES,
+        f"{RATE}, AdamO minus Adam; 0 in a seed where one of them has no dead unit",
         "fraction of dead units",
-        reactivated_more("adamo_0.1", "adam"),
+        reactivated_more(ADAMO, "adam"),
     ),
     Claim(
         "coupling_reactivates_more",
         "We derive that at one strength, 1e-3, the penalty in the loss reactivates dead units faster than AdamO.",
         "our derivation",
         "chapter on dormant units",
-        ("random_labels", "permuted_pixels"),
+        LONG,
         f"{RATE}, coupled minus decoupled",
         "fraction of dead units",
         reactivated_more("adamo_coupled", "adamo"),
@@ -87,38 +120,87 @@ MECHANISM = (
         "",
         ("dormancy",),
         f"{LAST}, pull on dead rows at 0.1 minus Adam",
-        "accuracy",
-        accuracy_gained(("dead_rows_0.1",), ("adam",)),
+        "score",
+        gained("dead_rows_0.1", "adam"),
     ),
-    Claim(
+    nearer(
+        "adamo_nearer_isometry",
+        f"The paper says that AdamO brings singular values nearer to one than Adam; here {IS_ADAMO}.",
+        ABSTRACT,
+        ADAMO,
+    ),
+    nearer(
         "adamo_printed_nearer_isometry",
         "The paper says that AdamO brings singular values nearer to one than Adam, and prints the strength 1e-3.",
-        "paper",
-        f"{ABSTRACT}; {PRINTED}",
-        STREAMS,
-        f"decades by which AdamO 1e-3 is below Adam: {DEFECT}",
-        "decades",
-        decades_below("isometry_defect", "adamo", ("adam",)),
+        f"{ABSTRACT}; {HYPERPARAMETER}",
+        PRINTED,
     ),
-    Claim(
+    near(
+        "adamo_near_isometric",
+        f"The paper calls the weights of AdamO near-isometric; here {IS_ADAMO}, and the tolerance is ours.",
+        f"{ABSTRACT}; we know of no tolerance there",
+        ADAMO,
+    ),
+    near(
         "adamo_printed_near_isometric",
         "The paper calls the weights of AdamO near-isometric and prints the strength 1e-3; the tolerance is ours.",
-        "paper",
-        f"{ABSTRACT}; {PRINTED}; we know of no tolerance there",
-        STREAMS,
-        f"decades below {NEAR}: {DEFECT}",
-        "decades",
-        decades_within("isometry_defect", "adamo", NEAR),
+        f"{ABSTRACT}; {HYPERPARAMETER}; we know of no tolerance there",
+        PRINTED,
     ),
     Claim(
-        "adamo_strong_near_isometric",
-        "The paper calls the weights of AdamO near-isometric; here at strength 0.1, and the tolerance is ours.",
+        "earlier_methods_control_a_part",
+        f"The paper says that earlier methods control only a part of isometry; here {IS_ADAMO}, against the most "
+        "isometric of them.",
         "paper",
-        f"{ABSTRACT}; we know of no tolerance there",
-        STREAMS,
-        f"decades below {NEAR}: {DEFECT}",
+        ABSTRACT,
+        (*COMPARED, *DEEP),
+        f"decades by which AdamO is below the lowest of up to {len(PARTIAL)} methods: {DEFECT}",
         "decades",
-        decades_within("isometry_defect", "adamo_0.1", NEAR),
+        decades_below("isometry_defect", ADAMO, PARTIAL),
+    ),
+    Claim(
+        "adam_kernel_worsens",
+        "Readers say that the paper reads loss of plasticity as a kernel that worsens; here that of Adam from before "
+        "the first task to before the last.",
+        "third-party reading",
+        READERS,
+        ENDS,
+        "log10 of the condition number of the kernel, before the last task minus before the first",
+        "decades",
+        kernel_worsened("adam"),
+    ),
+    Claim(
+        "adamo_better_conditioned_kernel",
+        "Readers say that the paper takes isometry as a surrogate for a well-conditioned kernel; we ask whether "
+        "AdamO's kernel before the last task is better conditioned than Adam's.",
+        "third-party reading",
+        READERS,
+        ENDS,
+        "log10 of the condition number of the kernel before the last task, Adam minus AdamO",
+        "decades",
+        better_conditioned("adamo", "adam"),
+    ),
+    Claim(
+        "adamo_more_plastic_kernel",
+        "By our derivation P_100 is the fraction of a random task's loss that the kernel removes in 100 steps; we ask "
+        "whether it is larger for AdamO than for Adam before the last task.",
+        "our derivation",
+        "chapter on the tangent kernel",
+        ENDS,
+        "P_100 of the kernel before the last task, AdamO minus Adam",
+        "fraction of the loss",
+        better_kernel("adamo", "adam"),
+    ),
+    Claim(
+        "adamo_higher_activation_rank",
+        "Readers say that the paper looks at effective rank over tasks; we ask whether AdamO's activations have "
+        "more of it than Adam's.",
+        "third-party reading",
+        READERS,
+        DEEP,
+        "effective rank of the hidden activations on the last fifth of the tasks, AdamO minus Adam, mean over layers",
+        "dimensions",
+        more("activation_rank", "adamo", "adam"),
     ),
     Claim(
         "kernel_orders_learning",
@@ -127,9 +209,9 @@ MECHANISM = (
         "third-party reading",
         READERS,
         KERNEL,
-        "rank correlation of P_100 before a task with its online accuracy, over all tasks and methods of a seed",
+        "rank correlation of P_100 before a task with its score, over all tasks and methods of a seed",
         "rank correlation",
-        kernel_orders_accuracy,
+        kernel_orders_score,
         threshold=MODERATE,
     ),
     Claim(
@@ -141,7 +223,7 @@ MECHANISM = (
         KERNEL,
         "the same rank correlation over the tasks of one run, mean over methods",
         "rank correlation",
-        kernel_follows_accuracy,
+        kernel_follows_score,
         threshold=MODERATE,
     ),
     Claim(
@@ -155,16 +237,5 @@ MECHANISM = (
         "rank correlation",
         isometry_orders_kernel,
         threshold=MODERATE,
-    ),
-    Claim(
-        "earlier_methods_control_a_part",
-        "The paper says that earlier methods control only a part of isometry; here AdamO at strength 0.1 against the "
-        "most isometric of them.",
-        "paper",
-        ABSTRACT,
-        COMPARED,
-        f"decades by which AdamO 0.1 is below the lowest of {len(PARTIAL)} methods: {DEFECT}",
-        "decades",
-        decades_below("isometry_defect", "adamo_0.1", PARTIAL),
     ),
 )

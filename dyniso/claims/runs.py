@@ -1,0 +1,136 @@
+"""The stored numbers of one experiment as claims read them: one score, hidden layers averaged, diverged runs the worst.
+
+The score of a task is between 0 and 1, higher is better, and read while the task is learned:
+
+    online accuracy        of a classification
+    r / (r + online loss)  of a regression, r = Adam's mean online loss on the first tasks of the same seed
+
+The second is 1/2 where a task goes as Adam's first tasks went, 1 without loss and 0 for an infinite one. Near 1/2 it
+falls by .02 if the loss rises by 8 %. Targets differ in scale from seed to seed, and no table holds the loss of a
+constant; so Adam's first tasks of that seed are the measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from .. import store
+from ..figures import hidden_layers
+from ..specs import Experiment, require
+from ..stats import Array
+
+SCORE = "score"
+HUGE = float(np.finfo(np.float32).max)  # the largest number that a table holds
+WORST = {
+    "online_accuracy": 0.0,
+    "online_loss": HUGE,
+    "P_100": 0.0,
+    "kernel_condition": 1e12,  # dyniso.probes takes smaller eigenvalues for rounding
+    "activation_rank": 0.0,
+    "reactivated": 0.0,
+    "dead": 1.0,
+    "dormant_0.025": 1.0,
+    "isometry_defect": HUGE,
+}
+Arm = str | tuple[str, ...]  # a method, or names for it of which an experiment's first counts
+
+
+class NotRunError(Exception):
+    """What a claim needs is not stored; the text says what."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One experiment's numbers by metric and method; `Runs.of` makes them from its rows."""
+
+    experiment: Experiment
+    cells: pd.DataFrame  # rows (method, metric, seed), a column a task
+    hardware: str
+    commit: str
+    diverged: set[str] = field(default_factory=set)  # runs that were read and have diverged, e.g. "adam, seed 3"
+
+    @classmethod
+    def of(cls, experiment: Experiment, frame: pd.DataFrame) -> Runs:
+        """Mean over hidden layers of what `WORST` has, NaN where one layer is NaN."""
+        rows = hidden_layers(frame[frame["metric"].isin([*WORST, "diverged"])])
+        cells = rows.astype({"value": float}).groupby(["method", "metric", "seed", "task"])["value"]
+        means = cells.mean().where(cells.count() == cells.size())  # mean alone would skip NaN
+        return cls(
+            experiment, means.unstack("task"), store.hardware_of(frame), ", ".join(sorted(frame["commit"].unique()))
+        )
+
+    @classmethod
+    def stored(cls, experiment: Experiment) -> Runs:
+        """From the committed table; FileNotFoundError or UnusableError as of `store.read_compact`."""
+        return cls.of(experiment, store.read_compact(experiment))
+
+    def method(self, arm: Arm) -> str:
+        """The first of an arm's names that the experiment has."""
+        names = (arm,) if isinstance(arm, str) else arm
+        have = [m.name for m in self.experiment.methods]
+        return next((name for name in names if name in have), names[0])
+
+    def by_task(self, metric: str, arm: Arm, tasks: Sequence[int] | None = None) -> Array:
+        """A metric, shape (seeds, tasks), the worst value of it where the run has diverged.
+
+        Args:
+            metric: of `WORST`, or `SCORE`.
+            tasks: all if None.
+        Raises:
+            NotRunError: a method, seed, task or number is missing (a NaN of a run that has not diverged is missing).
+            ValueError: an unknown metric.
+        """
+        if metric == SCORE:
+            return self.scores(arm, tasks)
+        require("metric", metric, (*WORST, SCORE))
+        method, seeds = self.method(arm), self.experiment.seeds
+        tasks = range(self.experiment.stream.tasks) if tasks is None else tasks
+        values = self.table(metric, method, tasks)
+        dead = self.table("diverged", method, tasks) > 0
+        missing = np.argwhere(np.isnan(values) & ~dead)
+        if len(missing):
+            seed, task = seeds[missing[0][0]], tasks[missing[0][1]]
+            raise NotRunError(f"{self.experiment.name} has no {metric} of {method}, seed {seed}, task {task}")
+        self.diverged.update(f"{method}, seed {seeds[i]}" for i in np.flatnonzero(dead.any(1)))
+        return np.where(dead, WORST[metric], values)
+
+    def table(self, metric: str, method: str, tasks: Sequence[int]) -> Array:
+        """Stored numbers, shape (seeds, tasks), NaN where there is none."""
+        rows = pd.MultiIndex.from_product([[method], [metric], self.experiment.seeds])
+        return self.cells.reindex(index=rows, columns=list(tasks)).to_numpy(float)
+
+    def scores(self, arm: Arm, tasks: Sequence[int] | None = None) -> Array:
+        """The score of this module, shape (seeds, tasks)."""
+        metric = self.experiment.stream.score
+        values = self.by_task(metric, arm, tasks)
+        if metric != "online_loss":
+            return values
+        reference = self.by_task(metric, "adam")[:, self.early].mean(1, keepdims=True)
+        if (reference >= WORST[metric] / self.experiment.stream.tasks).any():
+            raise NotRunError(
+                f"{self.experiment.name} has nothing to measure losses by: adam diverged on its first tasks"
+            )
+        return reference / (reference + values)
+
+    @property
+    def fifth(self) -> int:
+        """A fifth of the tasks, at least one: how many "the first tasks" and "the last tasks" are."""
+        return max(1, self.experiment.stream.tasks // 5)
+
+    @property
+    def early(self) -> slice:
+        """The first tasks; with gradual transitions without task 0, into which no task fades out."""
+        start = 1 if self.experiment.stream.transition else 0
+        return slice(start, start + self.fifth)
+
+    def first(self, metric: str, arm: Arm) -> Array:
+        """Mean over the first tasks, shape (seeds,)."""
+        return self.by_task(metric, arm)[:, self.early].mean(1)
+
+    def last(self, metric: str, arm: Arm) -> Array:
+        """Mean over the last tasks, shape (seeds,)."""
+        return self.by_task(metric, arm)[:, -self.fifth :].mean(1)

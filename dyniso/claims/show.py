@@ -1,0 +1,42 @@
+"""Claims and verdicts as lines of text and as records for JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from .verdict import Claim, Finding, Pooled, Verdict
+
+INDENT = " " * 12
+
+
+def as_record(claim: Claim, verdict: Verdict) -> dict[str, Any]:
+    """Everything about a claim and its verdict that JSON can hold; numbers are None where it was not run."""
+    return asdict(claim) | asdict(verdict) | {"scale": verdict.scale}
+
+
+def lines(claim: Claim, verdict: Verdict, verbose: bool = False) -> list[str]:
+    """One line: verdict, effect with its 95 % interval, reason, scale, statement; if verbose then one an experiment."""
+    v = verdict
+    shown = ""
+    if v.effect is not None and v.low is not None and v.high is not None:
+        pooled = f", mean of {len(v.findings)} experiments {numbers(v.pooled)}" if v.pooled else ""
+        shown = f"{v.effect:+.3f} [{v.low:+.3f}, {v.high:+.3f}] {v.unit} in {v.where}{pooled}; "
+    line = f"{v.verdict:10}  {claim.id}: {shown}{v.reason}; {v.scale}. {claim.statement}"
+    return [line, *(experiment_line(claim, v, name) for name in claim.experiments)] if verbose else [line]
+
+
+def experiment_line(claim: Claim, verdict: Verdict, name: str) -> str:
+    """What one experiment says about a claim, or why it says nothing."""
+    if name in verdict.missing:
+        return f"{INDENT}{'missing':9}  {name}: {verdict.missing[name]}"
+    f = next(f for f in verdict.findings if f.experiment == name)
+    above = f"{f.improved * f.seeds:g} of {f.seeds} seeds above {claim.threshold:g}"
+    diverged = f"; diverged: {'; '.join(f.diverged)}" if f.diverged else ""
+    size = f"{f.tasks} tasks, net {f.net}; {f.hardware}, commit {f.commit}"
+    return f"{INDENT}{f.side:9}  {name}: {numbers(f)} {claim.unit}, {above}{diverged}; {size}"
+
+
+def numbers(found: Finding | Pooled) -> str:
+    """Effect and interval."""
+    return f"{found.effect:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
