@@ -11,7 +11,7 @@ from torch import nn
 from dyniso import store, train
 from dyniso.checkpoint import Checkpoint, OutOfTime
 from dyniso.measures import loss_and_hits, steps_to
-from dyniso.specs import BASELINES, BITS, Method, Net, Stream
+from dyniso.specs import BASELINES, BITS, CANDIDATES, Method, Net, Stream
 from dyniso.stack import Run, Stack
 from dyniso.store import UnusableError
 from dyniso.streams import load_source, load_task, make_task, task_arrays, task_order
@@ -79,6 +79,14 @@ def test_kernels_are_measured_as_matrices_and_pulled_by_adamo(convolutional):
     assert len(hidden) == 3  # two kernels and a matrix
     for layer in hidden:
         assert value(adamo, "isometry_defect", 1, layer) < value(adam, "isometry_defect", 1, layer)
+
+
+def test_hard_isometry_of_the_suite_keeps_every_hidden_singular_value_at_one(tiny):
+    for candidate in CANDIDATES["maxmin_hard"]:
+        (rows,) = rows_of(replace(tiny, net=Net(width=16, depth=2), steps_per_task=60), [candidate], [0])
+        hidden = rows[rows["layer"].isin(["1.weight", "3.weight"]) & rows["metric"].isin(["sigma_min", "sigma_max"])]
+        np.testing.assert_allclose(hidden["value"], 1, atol=2e-3)
+        assert abs(value(rows, "sigma_max", 1, "5.weight") - 1) > 2e-3  # the head is free
 
 
 # --------------------------------------------------------------------------------------------------- regression

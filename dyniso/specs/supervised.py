@@ -91,9 +91,15 @@ CANDIDATES: dict[str, tuple[Method, ...]] = {
     "maxmin_adamo": over_settings(
         replace(ADAMO, name="maxmin_adamo", label="MaxMin, AdamO", activation="maxmin"), *STRENGTHS
     ),
-    # lr * strength = 1/8 is one cubic Newton-Schulz step after every update: hidden weights stay orthogonal
+    # a pull of 1/8, whatever Adam's rate, is one cubic Newton-Schulz step after every update: weights stay orthogonal
     "maxmin_hard": over_rates(
-        with_baseline("isometry", "MaxMin, hard", name="maxmin_hard", activation="maxmin", strength=1.0, lr=1 / 8)
+        Method(
+            "maxmin_hard",
+            "MaxMin, hard",
+            activation="maxmin",
+            baseline="isometry",
+            settings=(("lr", 1 / 8), ("strength", 1.0)),
+        )
     ),
 }
 FEW = ("adam", "l2_init", "redo", "layernorm", "parseval", "adamo_printed", "adamo", "maxmin", "maxmin_adamo")
@@ -200,12 +206,10 @@ def suite(name: str) -> dict[str, Experiment]:
 def at_tiers(check: Experiment, paper: dict[str, Any]) -> dict[str, Experiment]:
     """A check spec with a smaller and a larger one."""
     stream = check.stream
-    small = dict(samples=min(stream.samples, 320), tasks=3)
-    probe = min(check.probe, small["samples"])
-    batch = min(check.batch, 32)
-    smoke = replace(
-        check, tier="smoke", stream=replace(stream, **small), steps_per_task=20, batch=batch, seeds=(0, 1), probe=probe
-    )
+    samples, batch = min(stream.samples, 320), min(check.batch, 32)
+    small = replace(stream, samples=samples, tasks=3)
+    probe = min(check.probe, samples)
+    smoke = replace(check, tier="smoke", stream=small, steps_per_task=20, batch=batch, seeds=(0, 1), probe=probe)
     large: dict[str, Any] = dict(stream=replace(stream, **paper), seeds=tuple(range(8)))
     large |= dict(steps_per_task=10_000) if stream.is_regression else PAPER
     if not stream.is_regression:

@@ -69,7 +69,10 @@ SHORT_STREAM = replace(
 
 
 def with_baseline(baseline: str, label: str, name: str | None = None, **changes: Any) -> Method:
-    """Adam with a method of `dyniso.baselines`; keywords that are no fields of Method are the baseline's settings."""
+    """Adam with a method of `dyniso.baselines`; keywords that are no fields of Method are the baseline's settings.
+
+    A baseline's own `lr` can therefore not be given here; write the Method out.
+    """
     own = {k: changes.pop(k) for k in list(changes) if k in Method.__dataclass_fields__}
     return Method(name or baseline, label, baseline=baseline, settings=tuple(sorted(changes.items())), **own)
 
@@ -166,7 +169,7 @@ INTERACTIONS = replace(
         replace(ADAMO_STRONG, name="adamo_0.1_cosine", label="AdamO, cosine", schedule="cosine"),
         replace(ADAM, name="adam_cosine", label="Adam, cosine", schedule="cosine"),
         Method("muon", "Muon", optimizer="muon"),
-        with_baseline("isometry", "Muon + isometry", name="muon_isometry", optimizer="muon", strength=0.1, lr=1e-3),
+        with_baseline("isometry", "Muon + isometry", name="muon_isometry", optimizer="muon", strength=0.1),
     ),
 )
 PREDICTORS = replace(
