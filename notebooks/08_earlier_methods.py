@@ -247,6 +247,108 @@ claim(
     f"14. Muon's weights have grown to mu_1 = {v.mu_1['muon']:.0f}, and yet it learns: accuracy {v.accuracy['muon']:.2f}.",
     v.mu_1["muon"] > 10 and v.accuracy["muon"] > 0.6,
 )
+claim(
+    f"15. L2-ER raises the rank of the features ({v['rank']['feature_rank']:.1f}; Adam {v['rank']['adam']:.1f}) and leaves the weights' spectrum "
+    f"wide: defect {v.defect['feature_rank']:.0f}, from sigma_min {v.sigma_min['feature_rank']:.3f} to sigma_max {v.sigma_max['feature_rank']:.1f}.",
+    v["rank"]["feature_rank"] > v["rank"]["adam"] and v.defect["feature_rank"] > 5,
+)
+claim(
+    f"16. C-CHAIN leaves it wide as well: defect {v.defect['churn']:.0f}. Shrink & perturb holds no value: sigma_min "
+    f"{v.sigma_min['shrink_perturb']:.4f}, sigma_max {v.sigma_max['shrink_perturb']:.1f}, mu_1 {v.mu_1['shrink_perturb']:.2f}.",
+    v.defect["churn"] > 5
+    and v.sigma_min["shrink_perturb"] < 0.1 < 1.5 < v.sigma_max["shrink_perturb"]
+    and abs(v.mu_1["shrink_perturb"] - 1) > 0.2,
+)
+
+# %% [markdown]
+# ### Four of them on one layer
+#
+# What a stream shows is a mixture; these can be looked at alone.
+#
+# - *Shrink & perturb*, $W \leftarrow aW + pZ$ with draws $Z$ of the initial size $r$, forgets $W$ as $a^k$. What remains is noise of size
+#   $r\,p/\sqrt{1-a^2}$ a coordinate, whose singular values fill a bulk from about 0 to that times $\sqrt n+\sqrt m$.
+# - *A full reset* draws from the law of the start. Here that means Gaussian weights of the initial size: the right $\mu_1$, and a wide
+#   spectrum.
+# - *LayerNorm* has the Jacobian $\frac1s(I - \frac1n\mathbf 1\mathbf 1^\top - \hat z\hat z^\top)$ with $\hat z$ the normalised input at unit
+#   length: two null directions, and $1/s$ in all others.
+# - *Muon* sends the singular values of its momentum through five steps of a polynomial that lifts each by at most a factor 3.4445. What the
+#   gradient hardly has stays small.
+
+
+# %%
+def layer_of(method, optimizer=torch.optim.SGD):
+    """A small ReLU net, the method attached to it, its optimizer."""
+    model = mlp(784, 10, width=64, depth=2, seed=seed)
+    optimizer = optimizer(model.parameters(), lr=1e-3)
+    return model, baselines.attach(method, model, optimizer), optimizer
+
+
+def defect_of(model):
+    """Mean (sigma^2 - 1)^2 of the square hidden weight, and its largest and smallest singular value."""
+    W = model[3].weight.detach()
+    values = singular_values(W)
+    return float(gram_deviation(W) / 64), float(values.max()), float(values.min())
+
+
+shaken, shaking, _ = layer_of(baselines.ShrinkPerturb(shrink=0.99, perturb=0.01, when="step"))
+for _ in range(600):
+    shaking.after_step()
+bulk = 64**-0.5 * 0.01 / (1 - 0.99**2) ** 0.5 * 2 * 64**0.5
+_, edge, least = defect_of(shaken)
+
+# %%
+draw = torch.Generator().manual_seed(seed)
+x, y = torch.randn(64, 784, generator=draw), torch.randint(10, (64,), generator=draw)
+learned, resetting, optimizer = layer_of(baselines.Reset("all"), torch.optim.Adam)
+right = lambda: float((learned(x).argmax(1) == y).float().mean())  # noqa: E731
+stages = [(right(), defect_of(learned)[0])]
+for _ in range(100):
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(learned(x), y).backward()
+    optimizer.step()
+stages.append((right(), defect_of(learned)[0]))
+resetting.new_task()
+stages.append((right(), defect_of(learned)[0]))
+
+# %%
+z = torch.randn(16, generator=draw, dtype=torch.float64)
+J = torch.func.jacrev(lambda z: nn.functional.layer_norm(z, (16,), eps=0.0))(z)
+null = max(float((J @ torch.ones(16).double()).norm()), float((J @ (z - z.mean())).norm()))
+passed = torch.linalg.svdvals(J)[:14] * z.std(correction=0)
+
+model, updates = mlp(784, 10, width=64, depth=2, seed=seed), []
+W = model[3].weight
+muon = torch.optim.Muon([W], lr=0.01, weight_decay=0.0)
+adam = torch.optim.Adam([p for p in model.parameters() if p is not W], lr=1e-3)
+for _ in range(100):
+    model.zero_grad()
+    nn.functional.cross_entropy(model(x), y).backward()
+    before = W.detach().clone()
+    muon.step(), adam.step()
+    updates.append(singular_values(W.detach() - before) / 0.01)
+updates = torch.stack(updates)
+
+# %% tags=["remove-input"]
+claim(
+    f"17. 600 steps of shrink & perturb take singular values of one to {least:.4f} to {edge:.3f}; the bulk ends at {bulk:.3f} by the formula.",
+    abs(edge / bulk - 1) < 0.15 and least < 0.1 * edge,
+)
+claim(
+    f"18. A full reset forgets (accuracy {stages[1][0]:.2f}, then {stages[2][0]:.2f}) and does not restore isometry: the defect is "
+    f"{stages[0][1]:.0e} at the start, {stages[1][1]:.2f} after learning, {stages[2][1]:.2f} after the reset.",
+    stages[1][0] > 0.9 and stages[2][0] < 0.4 and stages[0][1] < 1e-6 and stages[2][1] > 0.5,
+)
+claim(
+    f"19. LayerNorm's Jacobian sends the constant vector and the centred input to zero, to {null:.0e}; the other 14 singular values are "
+    f"1/s, to {float((passed - 1).abs().max()):.0e}.",
+    null < 1e-9 and float((passed - 1).abs().max()) < 1e-9,
+)
+band = ((updates > 0.65) & (updates < 1.25)).double().mean()
+claim(
+    f"20. Of the singular values of 100 updates of Muon {float(band):.0%} lie in 0.65 to 1.25 and none above {float(updates.max()):.2f}; the "
+    f"smallest is {float(updates.min()):.0e}.",
+    0.7 < float(band) < 1 and float(updates.max()) < 1.25 and float(updates.min()) < 0.3,
+)
 
 # %% [markdown]
 # ## Does isometry order the accuracies?
@@ -283,26 +385,32 @@ show_table(
 
 # %% tags=["remove-input"]
 claim(
-    f"15. The defect of the weights orders the methods weakly ({correlations['defect'][0]:.2f}), what it leaves out strongly: "
+    f"21. The defect of the weights orders the methods weakly ({correlations['defect'][0]:.2f}), what it leaves out strongly: "
     f"conditioning of the feature Gram {correlations['gram'][0]:.2f}, of the backward map {correlations['block'][0]:.2f}.",
     abs(correlations["defect"][0]) < abs(correlations["gram"][0]) - 0.15 and abs(correlations["block"][0]) > 0.5,
 )
 unconstrained = v.accuracy[["crelu", "maxmin"]]
 claim(
-    f"16. An isometric activation alone, with weights left to Adam, beats every ReLU method: {unconstrained.min():.2f} against at most "
+    f"22. An isometric activation alone, with weights left to Adam, beats every ReLU method: {unconstrained.min():.2f} against at most "
     f"{v.accuracy[rest].max():.2f}.",
     unconstrained.min() > v.accuracy[rest].max() + 0.02,
 )
 claim(
-    f"17. Isometry of weights and activation together adds little to that here: {v.accuracy['isometric']:.2f} and "
+    f"23. Isometry of weights and activation together adds little to that here: {v.accuracy['isometric']:.2f} and "
     f"{v.accuracy['maxmin_adamo_0.1']:.2f} against {unconstrained.max():.2f}.",
     abs(v.accuracy[both] - unconstrained.max()).max() < 0.05,
 )
 claim(
-    f"18. Among ReLU nets, jumping to the polar factor at each boundary (FIRE to one, {v.accuracy['fire_one']:.2f}) beats pulling all the "
+    f"24. Among ReLU nets, jumping to the polar factor at each boundary (FIRE to one, {v.accuracy['fire_one']:.2f}) beats pulling all the "
     f"time (AdamO 0.1, {v.accuracy['adamo_0.1']:.2f}; Parseval, {v.accuracy['parseval']:.2f}) and a full reset "
     f"({v.accuracy['reset_all']:.2f}).",
     v.accuracy["fire_one"] > v.accuracy[["adamo_0.1", "parseval", "reset_all"]].max() + 0.05,
+)
+claim(
+    f"25. NaP reaches {v.accuracy['nap']:.2f}, no more than the LayerNorm in it ({v.accuracy['layernorm']:.2f}); ReDo {v.accuracy['redo']:.2f}, "
+    f"AdamO 0.1 {v.accuracy['adamo_0.1']:.2f}.",
+    v.accuracy["adamo_0.1"] > v.accuracy[["nap", "redo"]].max() + 0.05
+    and abs(v.accuracy["nap"] - v.accuracy["layernorm"]) < 0.05,
 )
 
 # %% [markdown]
