@@ -1,3 +1,32 @@
 """Which candidate of `supervised.CANDIDATES` each method takes on each stream; written by `tools/tuned.py`."""
 
-TUNED: dict[str, dict[str, int]] = {}
+TUNED: dict[str, dict[str, int]] = {
+    "labels_mnist": {
+        "sgd": 0,
+        "adam": 1,
+        "adam_reset": 1,
+        "adamw": 0,
+        "l2": 0,
+        "l2_init": 2,
+        "shrink_perturb": 2,
+        "redo": 1,
+        "continual_backprop": 2,
+        "upgd": 0,
+        "layernorm": 2,
+        "crelu": 1,
+        "spectral_penalty": 2,
+        "parseval": 2,
+        "nap": 2,
+        "fire": 1,
+        "muon": 1,
+        "reset_head": 0,
+        "reset_all": 1,
+        "adamo_printed": 1,
+        "adamo": 2,
+        "adamo_lazy": 2,
+        "adamo_coupled": 2,
+        "maxmin": 1,
+        "maxmin_adamo": 2,
+        "maxmin_hard": 1,
+    },
+}
