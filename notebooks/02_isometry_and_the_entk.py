@@ -40,7 +40,14 @@ from torch import nn
 
 from dyniso import data, figures, nets, streams, train
 from dyniso.book import claim, show, show_markdown, stamp
-from dyniso.entk import backward_maps, empirical_ntk, feature_grams, ntk_summary, plasticity
+from dyniso.entk import (
+    backward_maps,
+    empirical_ntk,
+    feature_grams,
+    ntk_summary,
+    plasticity,
+    without_constant_output,
+)
 
 started = time.perf_counter()
 torch.set_default_dtype(torch.float64)  # small eigenvalues are what this chapter is about
@@ -733,10 +740,16 @@ claim(
     f"16. Isometric MaxMin: κ(Θ(x,x)) - 1 is at most {isometric['block'] - 1:.0e}.",
     isometric["block"] < 1 + 1e-9,
 )
-model = build(NETS["MaxMin, orthogonal"], 0)
-total = sum(K.diagonal() for K in feature_grams(model, x).values())[:, None, None] * torch.eye(C).to(torch_device)
-off = (sample_blocks(empirical_ntk(model, x)) - total).abs().max() / total.max()
-claim(f"17. Its blocks are the sum of a_l times I, to {off:.0e} of the largest entry.", bool(off < 1e-12))
+off = []
+for s in (3.0, 1.0):
+    model = build(("maxmin", ones, constant(s)), 0)
+    *below, a_L = (K.diagonal() for K in feature_grams(model, x).values())
+    multiple = (a_L + s**2 * sum(below))[:, None, None] * torch.eye(C).to(torch_device)
+    off.append(float((sample_blocks(empirical_ntk(model, x)) - multiple).abs().max() / multiple.max()))
+claim(
+    f"17. Its blocks are a_L plus s² times the sum of the other a_l, times I, for heads of s = 1 and 3, to {max(off):.0e} of the largest entry.",
+    max(off) < 1e-12,
+)
 grams = feature_grams(model, x)
 worst = max(float(torch.linalg.cond(K)) for K in grams.values())
 claim(
@@ -783,6 +796,64 @@ claim(
 )
 
 # %% [markdown]
+# Between the two lies leaky ReLU. Its $D$ has the slope $a$ where a gate is closed, and no gate loses a vector:
+# $\sigma_{\max}(DW) \le \sigma_{\max}(D)\,\sigma_{\max}(W)$, and for a square $W$ likewise with $\sigma_{\min}$ and $\ge$, so
+# $\kappa(DW) \le \kappa(D)\,\kappa(W) = \kappa(W)/a$.
+#
+# The other way to a bad $\kappa(\Theta)$ that means nothing is the constant output. Add one vector to all rows of the head: the logits of
+# a sample all move by the same number, and softmax does not see it. The kernel does, but not its restriction to outputs that sum to
+# zero, as there the head is what it was.
+
+# %%
+slope = 0.1
+U, V = singular_vectors(128, 128, 99)
+share = {"orthogonal": [], "power law": []}
+for name, law in zip(share, (ones, power_law), strict=True):
+    W = (U * law(128)) @ V
+    for draw in range(20):
+        z = torch.randn(128, generator=generator(draw))
+        D = torch.func.jacrev(lambda z: nn.functional.leaky_relu(z, slope))(z)
+        bound = torch.linalg.cond(D) * torch.linalg.cond(W)
+        share[name].append(float(torch.linalg.cond(D @ W) / bound))
+values = torch.linalg.svdvals(D)
+
+
+# %%
+def with_and_without(model):
+    """Condition number of the kernel, and of its restriction to outputs that sum to zero; the probabilities."""
+    theta = empirical_ntk(model, x)
+    conditions = [ntk_summary(kernel).condition_number for kernel in (theta, without_constant_output(theta, C))]
+    return *map(float, conditions), model(x).detach().softmax(1)
+
+
+cost = [with_and_without(build(net, 0))[:2] for net in NETS.values()]
+cost = [whole / restricted for whole, restricted in cost]
+model = copy.deepcopy(build(NETS["MaxMin, orthogonal"], 0))
+before = with_and_without(model)
+linear_layers(model)[-1].weight.data += 3 * torch.randn(1, width, generator=generator(0)).to(torch_device) / width**0.5
+after = with_and_without(model)
+
+# %% tags=["remove-input"]
+ends = [min(share["power law"]), max(share["power law"])]
+claim(
+    f"25. Leaky ReLU of slope {slope}: D has the singular values {float(values[-1]):.1f} and {float(values[0]):.0f}. κ(DW) is κ(D) κ(W) for orthogonal "
+    f"W, and {ends[0]:.2f} to {ends[1]:.2f} of it for a power law.",
+    bool(((values - slope).abs() < 1e-12).logical_or((values - 1).abs() < 1e-12).all())
+    and max(abs(s - 1) for s in share["orthogonal"]) < 1e-9
+    and 0 < ends[0] <= ends[1] < 1 + 1e-9,
+)
+claim(
+    f"26. On the {len(cost)} networks the constant output costs little: κ(Θ) is {min(cost):.2f} to {max(cost):.2f} times what it is without.",
+    1 - 1e-9 <= min(cost) <= max(cost) < 1.5,
+)
+moved = float((after[2] - before[2]).abs().max())
+claim(
+    f"27. One vector of length 3 on all rows of a head moves no probability by more than {moved:.0e}. κ(Θ) goes from {before[0]:.0f} to {after[0]:.0f}, "
+    f"and without the constant output stays {before[1]:.0f}, to {abs(after[1] / before[1] - 1):.0e}.",
+    moved < 1e-12 and after[0] > 2 * before[0] and abs(after[1] / before[1] - 1) < 1e-9,
+)
+
+# %% [markdown]
 # The product is so loose for a reason. It multiplies the worst stretch of every factor, as if one vector met them all. A kernel
 # needs only the $C$ directions that leave the head, and these meet average stretches. The second theorem takes $B_l$ as a whole and comes
 # close. What the bounds show is *what can matter*: the backward maps, and the Gram matrices.
@@ -819,20 +890,20 @@ markdown(
 gaussian, decaying = layers.loc["ReLU, He Gaussian"], layers.loc["MaxMin, power law"]
 worst = gaussian[["B1", "B2", "B3"]].max()
 claim(
-    f"25. He Gaussian: κ of the square weights is {gaussian['W2']:,.0f} and {gaussian['W3']:,.0f}, κ(B B') at most {worst:.1f}.",
+    f"28. He Gaussian: κ of the square weights is {gaussian['W2']:,.0f} and {gaussian['W3']:,.0f}, κ(B B') at most {worst:.1f}.",
     min(gaussian["W2"], gaussian["W3"]) > 10 * worst,
 )
 claim(
-    f"26. Power law, MaxMin: κ(B₁B₁') is {decaying['B1']:.0f}, though the theorem allows {(decaying['W2'] * decaying['W3']) ** 2:.0e}.",
+    f"29. Power law, MaxMin: κ(B₁B₁') is {decaying['B1']:.0f}, though the theorem allows {(decaying['W2'] * decaying['W3']) ** 2:.0e}.",
     decaying["B1"] < 1e-3 * (decaying["W2"] * decaying["W3"]) ** 2,
 )
 flat = layers.loc["ReLU, orthogonal, gain 1"]
 claim(
-    f"27. It is above κ(W₂) = {decaying['W2']:.0f} all the same. And ReLU, orthogonal: κ(W) = {flat['W2']:.0f}, κ(B₁B₁') = {flat['B1']:.1f}.",
+    f"30. It is above κ(W₂) = {decaying['W2']:.0f} all the same. And ReLU, orthogonal: κ(W) = {flat['W2']:.0f}, κ(B₁B₁') = {flat['B1']:.1f}.",
     decaying["B1"] > decaying["W2"] and flat["W2"] < 1 + 1e-9 and flat["B1"] > 1.2,
 )
 claim(
-    f"28. Nor does one B decide: for the power law κ(Θ(x,x)) is {decaying['block']:.1f}, as the layers near the head have round maps.",
+    f"31. Nor does one B decide: for the power law κ(Θ(x,x)) is {decaying['block']:.1f}, as the layers near the head have round maps.",
     decaying["block"] < 0.5 * decaying["B1"],
 )
 
@@ -871,23 +942,23 @@ markdown(
 # %% tags=["remove-input"]
 ordered = (tiny["kernel"] <= tiny["kernel_sums"]) & (tiny["kernel_sums"] <= tiny["kernel_ratio"])
 claim(
-    f"29. Either expression of either bound holds on each of {len(tiny)} small networks.",
+    f"32. Either expression of either bound holds on each of {len(tiny)} small networks.",
     bool((ordered & tiny["each_sample_holds"]).all()),
 )
 smooth, gated = (tiny[(tiny["activation"] == "relu") == is_relu] for is_relu in (False, True))
 least, usual = smooth["block_product_factor"].min(), smooth["kernel_sums_factor"].quantile([0.05, 0.95])
 claim(
-    f"30. MaxMin and |z|: the product is {least:,.0f} times too large or more, the second bound, in nine of ten draws, {usual.iloc[0]:.0f} to {usual.iloc[1]:.0f} times.",
+    f"33. MaxMin and |z|: the product is {least:,.0f} times too large or more, the second bound, in nine of ten draws, {usual.iloc[0]:.0f} to {usual.iloc[1]:.0f} times.",
     least > 1e3 and usual.iloc[1] < 100,
 )
 shares = {key: np.isinf(gated[key]).mean() for key in ("block_product", "kernel_ratio", "kernel_sums")}
 claim(
-    f"31. ReLU: the product is infinite in {shares['block_product']:.0%} of the draws, the largest ratio in {shares['kernel_ratio']:.0%}, the second ratio of sums in {shares['kernel_sums']:.0%}.",
+    f"34. ReLU: the product is infinite in {shares['block_product']:.0%} of the draws, the largest ratio in {shares['kernel_ratio']:.0%}, the second ratio of sums in {shares['kernel_sums']:.0%}.",
     shares["block_product"] > 0.9 and shares["kernel_sums"] < 0.5,
 )
 narrow_loose, wide_loose = middle.loc["relu", "kernel_sums_factor"], loose["ReLU, He Gaussian"]
 claim(
-    f"32. He Gaussian ReLU, the second ratio of sums: {narrow_loose:.0f} times too large {SMALL} units wide, {wide_loose:.1f} times at width {width}.",
+    f"35. He Gaussian ReLU, the second ratio of sums: {narrow_loose:.0f} times too large {SMALL} units wide, {wide_loose:.1f} times at width {width}.",
     narrow_loose > wide_loose,
 )
 
@@ -984,39 +1055,46 @@ collapse = [
     for k in (SHORT, LONG, MNIST)
 ]
 claim(
-    f"33. The power law costs an order of magnitude: {min(collapse):.0f} to {max(collapse):.0f} times.",
+    f"36. The power law costs an order of magnitude: {min(collapse):.0f} to {max(collapse):.0f} times.",
     min(collapse) > 5,
 )
 
 m = kappas["MaxMin, spikes"] / kappas["MaxMin, orthogonal"]
 h = kappas["MaxMin, spikes in head"] / kappas["MaxMin, orthogonal"]
 claim(
-    f"34. Five singular values of 5 a hidden layer cost {m.min():.1f} to {m.max():.1f} times.",
+    f"37. Five singular values of 5 a hidden layer cost {m.min():.1f} to {m.max():.1f} times.",
     m.max() < 3,
 )
-claim(f"35. The same five in the head alone cost {h.min():.1f} to {h.max():.1f} times.", h.min() > 3 * m.max())
+claim(f"38. The same five in the head alone cost {h.min():.1f} to {h.max():.1f} times.", h.min() > 3 * m.max())
 
 alike = kappas.loc[ALIKE, "MaxMin, orthogonal"] / kappas.loc[SHORT, "MaxMin, orthogonal"]
 choice = kappas["ReLU, orthogonal, gain 1"] / kappas["MaxMin, orthogonal"]
 claim(
-    f"36. Inputs of cosine 0.6 cost {alike:.1f} times, ReLU for MaxMin {choice[SHORT]:.1f} times.",
+    f"39. Inputs of cosine 0.6 cost {alike:.1f} times, ReLU for MaxMin {choice[SHORT]:.1f} times.",
     alike > 0.5 * choice[SHORT],
 )
 images_cost = kappas.loc[MNIST, "MaxMin, orthogonal"] / kappas.loc[LONG, "MaxMin, orthogonal"]
 claim(
-    f"37. On MNIST ReLU costs {choice[MNIST]:.1f} times; the images themselves {images_cost:.1f} times.",
+    f"40. On MNIST ReLU costs {choice[MNIST]:.1f} times; the images themselves {images_cost:.1f} times.",
     choice[MNIST] < choice[SHORT] and images_cost > 3,
 )
 gain = kappas["ReLU, orthogonal, gain 1"] / kappas["ReLU, orthogonal, gain √2"]
 claim(
-    f"38. ReLU, κ(Θ) at gain 1 over √2: {gain[SHORT]:.2f} short inputs, {gain[LONG]:.2f} long, {gain[MNIST]:.2f} MNIST.",
+    f"41. ReLU, κ(Θ) at gain 1 over √2: {gain[SHORT]:.2f} short inputs, {gain[LONG]:.2f} long, {gain[MNIST]:.2f} MNIST.",
     gain[SHORT] > 1.2 and gain[LONG] < 1,
 )
 block = means["κ of a block"].unstack("network")
 one, other = (block.loc[SHORT, name] for name in ("MaxMin, orthogonal", "ReLU, orthogonal, gain 1"))
 claim(
-    f"39. Within a sample: MaxMin {one:.2f}, ReLU with the same weights {other:.2f}.",
+    f"42. Within a sample: MaxMin {one:.2f}, ReLU with the same weights {other:.2f}.",
     abs(one - 1) < 1e-6 and other > 1.2,
+)
+row = means.loc[SHORT]
+falls = [row.loc[name, "P₁₀"] for name in ("MaxMin, power law", "ReLU, power law")]
+he = row.loc["ReLU, He Gaussian"]
+claim(
+    f"43. ReLU, He Gaussian: κ within a sample {he['κ of a block']:.2f}, P₁₀ {he['P₁₀']:.2f}. Power laws have P₁₀ {falls[0]:.2f} (MaxMin) and {falls[1]:.2f} (ReLU).",
+    1.5 < he["κ of a block"] < 2.5 and 0.4 < he["P₁₀"] < 0.6 and max(falls) < 0.6 * he["P₁₀"],
 )
 
 # %% [markdown]
@@ -1057,15 +1135,15 @@ markdown(
 # %% tags=["remove-input"]
 cost = parts["κ(Θ)"] / parts["κ(Θ)"].loc["all 1"]
 low = cost.loc["five of 0.01"]
-claim(f"40. Five values 100 times too small cost nothing: {low.min():.2f} to {low.max():.2f} times.", low.max() < 1.1)
+claim(f"44. Five values 100 times too small cost nothing: {low.min():.2f} to {low.max():.2f} times.", low.max() < 1.1)
 small, large = cost.loc["five of 5"].max(), cost.loc["five of 50"].min()
 claim(
-    f"41. Five values of 5 cost {small:.1f} times at most, five of 50 cost {large:,.0f} or more.",
+    f"45. Five values of 5 cost {small:.1f} times at most, five of 50 cost {large:,.0f} or more.",
     small < 2 and large > 100,
 )
 most = cost.loc["nine tenths of them 0.1"]
 claim(
-    f"42. Nine tenths of 0.1: {most[SHORT]:.0f} times on short inputs, {most[LONG]:.1f} on long ones.", most.min() > 1.5
+    f"46. Nine tenths of 0.1: {most[SHORT]:.0f} times on short inputs, {most[LONG]:.1f} on long ones.", most.min() > 1.5
 )
 
 # %% [markdown]
@@ -1168,10 +1246,10 @@ show(
 
 # %% tags=["remove-input"]
 off = (maps["simulated"] - maps["formula"]).abs().max()
-claim(f"43. Formula and Monte Carlo differ by at most {off:.4f}.", off < 0.01)
+claim(f"47. Formula and Monte Carlo differ by at most {off:.4f}.", off < 0.01)
 start = maps[maps["c"] == 0].set_index("activation")["simulated"]
 claim(
-    f"44. Uncorrelated inputs leave with {start['maxmin']:.2f} (MaxMin), {start['groupsort-4']:.2f} (group 4), "
+    f"48. Uncorrelated inputs leave with {start['maxmin']:.2f} (MaxMin), {start['groupsort-4']:.2f} (group 4), "
     f"{start['groupsort-8']:.2f} (8), {start['groupsort-64']:.2f} (64).",
     start["maxmin"] < start["groupsort-4"] < start["groupsort-8"] < start["groupsort-64"],
 )
@@ -1182,7 +1260,7 @@ for phi in ("maxmin", "abs", "groupsort-8"):
     )
     steps += [float((after - before).min()) for before, after in itertools.pairwise(grams)]
 claim(
-    f"45. No inner product decreases in six orthogonal layers: smallest change {min(steps):.0e}.",
+    f"49. No inner product decreases in six orthogonal layers: smallest change {min(steps):.0e}.",
     min(steps) > -1e-9,
 )
 
@@ -1325,21 +1403,21 @@ show(
 # %% tags=["remove-input"]
 first, final = by_deviation.iloc[0], by_deviation.iloc[-1]
 claim(
-    f"46. The function moves by at most {gauge['change_of_f'].max():.0e}; κ(W₂) goes from {first['kappa_W2']:.0f} to {final['kappa_W2']:.0e}.",
+    f"50. The function moves by at most {gauge['change_of_f'].max():.0e}; κ(W₂) goes from {first['kappa_W2']:.0f} to {final['kappa_W2']:.0e}.",
     gauge["change_of_f"].max() < 1e-10 and final["kappa_W2"] > 1e3,
 )
 claim(
-    f"47. Predicted plasticity P₁₀ falls from {first['P_10']:.2f} to {final['P_10']:.2f}.",
+    f"51. Predicted plasticity P₁₀ falls from {first['P_10']:.2f} to {final['P_10']:.2f}.",
     final["P_10"] < 0.5 * first["P_10"],
 )
 claim(
-    f"48. So does what gradient descent removes in ten steps: {first['descent']:.2f} to {final['descent']:.2f}.",
+    f"52. So does what gradient descent removes in ten steps: {first['descent']:.2f} to {final['descent']:.2f}.",
     final["descent"] < 0.5 * first["descent"],
 )
 a, b = first["adam_best"], final["adam_best"]
-claim(f"49. Adam at its best rate hardly minds: {a:.2f} to {b:.2f}.", b > 0.75 * a and b > 3 * final["descent"])
+claim(f"53. Adam at its best rate hardly minds: {a:.2f} to {b:.2f}.", b > 0.75 * a and b > 3 * final["descent"])
 a, b = first["Adam 0.0001"], final["Adam 0.0001"]
-claim(f"50. At the fixed rate 1e-4 Adam even gains from the rescaling: {a:.2f} to {b:.2f}.", b > a)
+claim(f"54. At the fixed rate 1e-4 Adam even gains from the rescaling: {a:.2f} to {b:.2f}.", b > a)
 
 # %% tags=["remove-input"]
 fig, ax = plt.subplots(figsize=(5.2, 5), layout="constrained")
@@ -1374,16 +1452,16 @@ progress["excess"] = progress["removed"] - progress["predicted"]
 error = progress["excess"].abs().groupby(progress["target"]).agg(["mean", "max"])
 full, tenth = error.loc["random signs"], error.loc["a tenth of them"]
 claim(
-    f"51. Random signs: descent is {full['mean']:.3f} off the prediction on average, {full['max']:.2f} at most.",
+    f"55. Random signs: descent is {full['mean']:.3f} off the prediction on average, {full['max']:.2f} at most.",
     full["max"] < 0.15,
 )
 claim(
-    f"52. A tenth of the residual, which moves the kernel less: {tenth['mean']:.3f} on average.",
+    f"56. A tenth of the residual, which moves the kernel less: {tenth['mean']:.3f} on average.",
     tenth["mean"] < full["mean"],
 )
 true = progress[(progress["target"] == "true labels") & (progress["steps"] == 10)]
 ratio = float((true["removed"] / true["predicted"]).mean())
-claim(f"53. True labels: {ratio:.2f} times the progress predicted without a preferred task.", ratio > 1.05)
+claim(f"57. True labels: {ratio:.2f} times the progress predicted without a preferred task.", ratio > 1.05)
 
 # %% [markdown]
 # Why is Adam different? With $W' = SW$ the gradient by $W'$ is $S^{-1}$ times that by $W$. Seen from $W$, a step of gradient descent
@@ -1393,31 +1471,31 @@ claim(f"53. True labels: {ratio:.2f} times the progress predicted without a pref
 # ## What to conclude, and what not
 #
 # - **A worse kernel does mean slower gradient descent**, causally: same function, same data, other weights. The formula predicts
-#   by how much, if residuals have no preferred direction (observations 46 to 48, 51).
+#   by how much, if residuals have no preferred direction (observations 50 to 52, 55).
 # - **$\kappa(\Theta)$ is a guarantee for the worst task** (5, 6), not what to expect of a task (2). And the scale of the
 #   kernel may be left out only where the step adapts to it (10).
-# - **Isometry controls one of two factors.** It makes the backward maps, and so the kernel within a sample, perfect (16, 39). The
-#   Gram matrices stay with the data and the nonlinearity (36, 37, 45), where MaxMin gains nothing over ReLU (43).
+# - **Isometry controls one of two factors.** It makes the backward maps, and so the kernel within a sample, perfect (16, 42). The
+#   Gram matrices stay with the data and the nonlinearity (39, 40, 49), where MaxMin gains nothing over ReLU (47).
 # - **In a CNN the factors do not separate.** The sum over layers stays exact (13), but perfect backward maps no longer make a perfect
 #   kernel within a sample (20).
 # - **Isometry is sufficient for good backward maps, and far from necessary.** A few small singular values cost nothing. A decaying
-#   spectrum, or a few very large values, cost one to three orders of magnitude (33, 40 to 42).
-# - **A free head is where anisotropy can come back.** Log its condition number (19, 35).
+#   spectrum, or a few very large values, cost one to three orders of magnitude (36, 44 to 46).
+# - **A free head is where anisotropy can come back.** Log its condition number (19, 38).
 #
 # Not shown here:
 #
-# - that the $\kappa(W_l)$, or their product, say anything about $\kappa(\Theta)$. They do not (22, 23, 25 to 27), and in small
-#   networks no more than in wide ones (30, 31);
+# - that the $\kappa(W_l)$, or their product, say anything about $\kappa(\Theta)$. They do not (22, 23, 28 to 30), and in small
+#   networks no more than in wide ones (33, 34);
 # - that $\kappa(\Theta)$ decides the speed of Adam. A rescaling that all but stops gradient descent nearly leaves Adam alone
-#   (49, 50). The case for AdamO is about Adam and cannot rest on this kernel alone; the other chapters test it by training;
-# - that real tasks are isotropic. True labels favour the fast directions (53), so a bad $\kappa$ may cost less than $P_K$ says;
+#   (53, 54). The case for AdamO is about Adam and cannot rest on this kernel alone; the other chapters test it by training;
+# - that real tasks are isotropic. True labels favour the fast directions (57), so a bad $\kappa$ may cost less than $P_K$ says;
 # - that training keeps a kernel where it was. These are networks at their start, with weights made by hand.
 #
 # ## Try changing
 #
-# - `samples`: more inputs, worse Gram matrices. What happens to observation 36?
-# - `width`: at 128 the run stops at observation 33. Why does the same power law do less harm there? What is its smallest value?
-# - `NETS`: add `("groupsort-8", ones, ones)`. Where does observation 44 put it?
+# - `samples`: more inputs, worse Gram matrices. What happens to observation 39?
+# - `width`: at 128 the run stops at observation 36. Why does the same power law do less harm there? What is its smallest value?
+# - `NETS`: add `("groupsort-8", ones, ones)`. Where does observation 48 put it?
 # - In the last experiment: momentum, or a residual ten times as large. When does the prediction break?
 #
 # ```
