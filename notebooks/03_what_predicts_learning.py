@@ -313,6 +313,46 @@ claim(
 )
 
 # %% [markdown]
+# ## Three more readings of the same rows
+#
+# All runs start alike: orthogonal weights, and a kernel that lets descent learn. What training makes of it depends on the method.
+# The effective rank of the weights, the exponential of the entropy of $\sigma/\sum\sigma$, is another summary of their spectrum.
+# And dormant units are counted twice: on the fixed images before a task, and on all images of the task before, after it.
+
+# %% tags=["remove-cell"]
+ranks = figures.hidden_layers(rows[rows["metric"] == "effective_rank"])
+ranks = ranks.groupby([*RUN, "task"])["value"].mean().rename("weight_rank").reset_index()
+own = rows[(rows["metric"] == "dormant_0.025") & rows["layer"].str.startswith("hidden")]
+own = own.groupby([*RUN, "task"])["value"].mean().rename("own_dormant").reset_index()
+wider = table
+for left in (ranks, own):  # as the task before has left it
+    wider = wider.merge(left.assign(task=left["task"] + 1), on=[*RUN, "task"], how="left")
+before = pd.DataFrame(
+    {"first": first.groupby("method")["P_100"].mean(), "late": late.groupby("method")["P_100"].mean()}
+)
+change = before["late"] - before["first"]
+
+# %% tags=["remove-input"]
+claim(
+    f"13. With Adam training leaves the region of the start: P_100 is {before['first']['adam']:.2f} before the first task and "
+    f"{before['late']['adam']:.2f} before the last three; with MaxMin {before['first']['maxmin']:.2f} and {before['late']['maxmin']:.2f}.",
+    change["adam"] < -0.2 and abs(change["maxmin"]) < 0.05,
+)
+weight_rank = correlation(wider, "weight_rank", "online_accuracy")
+with_defect = correlation(wider, "weight_rank", "isometry_defect")
+claim(
+    f"14. The effective rank of the weights follows their defect ({with_defect:.2f}) and predicts no better: {weight_rank:.2f}.",
+    abs(with_defect) > 0.8 and abs(weight_rank) < size_of["P_100"] - 0.1,
+)
+twice = wider.dropna(subset=["own_dormant"])
+agree, more = correlation(twice, "fixed_dormant", "own_dormant"), twice["fixed_dormant"] - twice["own_dormant"]
+claim(
+    f"15. Dormant units on the fixed images and on a task's own agree ({agree:.2f}; {more.mean():+.1%} on average), as all tasks of this "
+    "stream have the same images.",
+    agree > 0.95 and abs(more.mean()) < 0.05,
+)
+
+# %% [markdown]
 # ## What to conclude, and what not
 #
 # - The kernel before a task does tell how well the task will be learned, with Adam and cross-entropy, far outside the
