@@ -55,6 +55,10 @@ LABELS = {
     "isometry_defect": r"mean $(\sigma^2-1)^2$",
     "condition_number": "condition number of weights",
     "effective_rank": "effective rank of weights",
+    "activation_rank": "effective rank of activations",
+    "steps_to_threshold": "steps to the threshold",
+    "weight_norm": "norm of all parameters",
+    "update_norm": "distance moved in a task",
 }
 FRACTIONS = ("online_accuracy", "end_accuracy", "dormant_0.025", "dormant_0.1", "dead", "reactivated")
 LOGARITHMIC = ("isometry_defect", "condition_number", "sigma_min")
