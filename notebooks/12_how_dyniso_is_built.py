@@ -66,8 +66,8 @@ def table(rows, *columns):
 # Each module does one job, and imports run from jobs that combine to jobs that stand alone. Training needs torch;
 # reading stored results, their statistics and their figures do not. So a laptop without torch redraws every figure.
 #
-# The graph below is read from the sources. A module counts as *torch* if importing it imports torch, itself or
-# through another module.
+# The graph below is read from the sources; a package of several modules is one box. A module counts as *torch* if
+# importing it imports torch, itself or through another module.
 
 # %% tags=["hide-input"]
 graph = nx.DiGraph([(m, n) for m, found in import_graph().items() for n in found])
@@ -86,16 +86,30 @@ def imports_torch(module):
 direct = {m for m in graph if imports_torch(m)}
 with_torch = {m for m in graph if direct & ({m} | nx.descendants(graph, m))}
 
+
 # %% tags=["remove-cell"]
-layers = list(nx.topological_generations(graph.reverse()))  # the first imports nothing
+def box_of(m):
+    """The module, or the package that it is in."""
+    return ".".join(m.split(".")[:2])
+
+
+def between_boxes(pairs):
+    """Imports from one box into another, each once."""
+    return sorted({(box_of(m), box_of(n)) for m, n in pairs if box_of(m) != box_of(n)})
+
+
+drawn = nx.DiGraph(between_boxes(graph.edges))
+late_pairs = [pair for pair in between_boxes(on_call) if pair not in drawn.edges]
+orange_boxes = {box_of(m) for m in with_torch}
+layers = list(nx.topological_generations(drawn.reverse()))  # the first imports nothing
 place = {}
 
 
 def across(m):
     """Where in its row: torch to the right; near what it imports; what is imported often towards the middle."""
-    below = [place[n][0] for n in graph[m]]
-    often = graph.in_degree(m) * (-1 if m in with_torch else 1)
-    return m in with_torch, round(np.mean(below), 1) if below else 0, often, m
+    below = [place[n][0] for n in drawn[m]]
+    often = drawn.in_degree(m) * (-1 if m in orange_boxes else 1)
+    return m in orange_boxes, round(np.mean(below), 1) if below else 0, often, m
 
 
 for height, layer in enumerate(layers):
@@ -107,17 +121,17 @@ figures.use_style()
 fig, ax = plt.subplots(figsize=(7, 6), layout="constrained")
 blue, orange = figures.palette(2)
 arrow = dict(arrowstyle="-|>", color=figures.INK, shrinkA=0, shrinkB=0, linewidth=1.2)
-for m, n in graph.edges:
+for m, n in drawn.edges:
     (x, y), (to, below) = place[m], place[n]
     lean = np.clip(0.07 * (x - to), -0.25, 0.25)  # arrows arrive side by side on top of a box
     ax.annotate("", (to + lean, below + 0.12), (x - lean, y - 0.12), arrowprops=arrow, zorder=1)
 late = arrow | dict(linestyle=":", connectionstyle="arc3,rad=-0.25", shrinkA=16, shrinkB=16)
-for m, n in on_call:
+for m, n in late_pairs:
     ax.annotate("", place[n], place[m], arrowprops=late, zorder=1)
 shape = {True: dict(facecolor=orange, boxstyle="round,pad=0.3"), False: dict(facecolor=blue, boxstyle="square,pad=0.3")}
 for m, (x, y) in place.items():
-    box = shape[m in with_torch] | dict(edgecolor="none")
-    ink = "black" if m in with_torch else "white"
+    box = shape[m in orange_boxes] | dict(edgecolor="none")
+    ink = "black" if m in orange_boxes else "white"
     ax.text(x, y, m.removeprefix("dyniso."), color=ink, ha="center", va="center", size=13.5, bbox=box, zorder=2)
 ax.set(xlim=(-3.5, 3.5), ylim=(-0.25, len(layers) - 0.75))
 ax.set_axis_off()
@@ -128,10 +142,10 @@ show(
     fig,
     edges,
     name="fig-module-graph",
-    caption="Modules of dyniso; an arrow points from a module to one that it imports. Blue squares import without "
+    caption="Modules and packages of dyniso; an arrow points from one to another that it imports. Blue squares import without "
     "torch, orange rounded boxes need it. Dotted arrows are imports inside functions: they happen on a call, and so "
     "the command line lists experiments without torch and loads it to train. `dyniso` itself holds the version.",
-    alt=f"Directed graph of {len(graph)} modules in {len(layers)} rows. All arrows of imports point downwards. specs, "
+    alt=f"Directed graph of {len(drawn)} modules and packages in {len(layers)} rows. All arrows of imports point downwards. specs, "
     "store, stats, data, figures, book and cli need no torch; train, on top, imports most of the torch side.",
 )
 
