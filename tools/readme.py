@@ -11,9 +11,14 @@ import sys
 from pathlib import Path
 
 from dyniso import figures, specs, store
+from dyniso.claims.runs import SCORE, Runs
 
 ROOT = Path(__file__).resolve().parents[1]
 TIER = "check"
+SHOWN = (  # of the suite
+    *("adam", "l2_init", "redo", "nap", "layernorm", "spectral_penalty", "parseval", "fire", "muon", "reset_all"),
+    *("adamo_printed", "adamo", "adamo_coupled", "crelu", "maxmin", "maxmin_adamo", "maxmin_hard"),
+)
 
 
 def results() -> str:
@@ -40,6 +45,23 @@ def results() -> str:
     return "\n".join([*lines, "", "Online accuracy, means over seeds. " + "; ".join(sizes) + "."])
 
 
+def suite() -> str:
+    """Score on the last fifth of the tasks of each stored stream of the tuned suite, a row a method."""
+    experiments = [specs.get(name, TIER) for name in specs.supervised.STREAMS]
+    runs = [Runs.stored(e) for e in experiments if store.compact_path(e).exists()]
+    names = [r.experiment.name.replace("_", " ") for r in runs]
+    lines = ["| method | " + " | ".join(names) + " |", "|---|" + "--:|" * len(names)]
+    for method in runs[0].experiment.methods:
+        if method.name in SHOWN:
+            cells = [f"{r.last(SCORE, method.name).mean():.2f}" for r in runs]
+            lines.append(f"| {method.label} | " + " | ".join(cells) + " |")
+    e = runs[0].experiment
+    absent = [name for name in specs.supervised.STREAMS if name not in [r.experiment.name for r in runs]]
+    note = f" Not run: {', '.join(absent)}." if absent else ""
+    size = f"{e.net.depth} layers of {e.net.width} (regression: one of 8), {len(e.seeds)} seeds, on {runs[0].hardware}"
+    return "\n".join([*lines, "", f"Means over seeds; {size}.{note}"])
+
+
 def benchmarks() -> str:
     """The table of committed benchmark results, as benchmarks/run.py renders it."""
     folder = ROOT / "benchmarks"
@@ -57,7 +79,7 @@ def benchmarks() -> str:
 
 def updated(text: str) -> str:
     """`text` with what stands between `<!-- name -->` and `<!-- /name -->` made anew."""
-    for name, make in (("results", results), ("benchmarks", benchmarks)):
+    for name, make in (("results", results), ("suite", suite), ("benchmarks", benchmarks)):
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if start in text:
             before, _, rest = text.partition(start)
