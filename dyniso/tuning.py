@@ -1,4 +1,4 @@
-"""What the sweeps found: the mean score of every candidate, the best one, and the text of `dyniso/specs/tuned.py`.
+"""What the sweeps found: the late score of every candidate, the best one, and the text of `dyniso/specs/tuned.py`.
 
 Reads committed tables; no torch. `tools/tuned.py` writes the file, the book's appendix shows what it was made from.
 """
@@ -34,8 +34,10 @@ def best(scores: Array) -> int:
     return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
 
 
-def mean_scores(sweep: Experiment, rows: pd.DataFrame) -> dict[str, Array]:
-    """The mean of the stream's score over seeds and tasks, for each method an array with one entry a candidate.
+def late_scores(sweep: Experiment, rows: pd.DataFrame) -> dict[str, Array]:
+    """Mean of the stream's score over seeds and the last third of the tasks: by method, one entry a candidate.
+
+    The last third, because the suite is judged on its last tasks: a candidate that learns fast and collapses is no good.
 
     Args:
         sweep: its methods are called <method>.<candidate>, e.g. "adam.0".
@@ -45,7 +47,9 @@ def mean_scores(sweep: Experiment, rows: pd.DataFrame) -> dict[str, Array]:
     Raises:
         UnusableError: a candidate has not one score for each seed and task (names it).
     """
-    metric, expected = sweep.stream.score, len(sweep.seeds) * sweep.stream.tasks
+    tasks, metric = max(1, sweep.stream.tasks // 3), sweep.stream.score
+    expected = len(sweep.seeds) * tasks
+    rows = rows[rows["task"] >= sweep.stream.tasks - tasks]
     values = {name: cells.to_numpy(float) for name, cells in rows[rows["metric"] == metric].groupby("method")["value"]}
     found: dict[str, list[float]] = {}
     for candidate in sweep.methods:
@@ -61,7 +65,7 @@ def mean_scores(sweep: Experiment, rows: pd.DataFrame) -> dict[str, Array]:
 def best_candidates(sweep: Experiment, rows: pd.DataFrame) -> dict[str, int]:
     """The index of each method's best candidate; a loss counts negatively."""
     sign = -1.0 if sweep.stream.score == "online_loss" else 1.0
-    return {name: best(sign * means) for name, means in mean_scores(sweep, rows).items()}
+    return {name: best(sign * means) for name, means in late_scores(sweep, rows).items()}
 
 
 def choices(read: Read = store.read_compact) -> dict[str, dict[str, int]]:

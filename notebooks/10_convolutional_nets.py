@@ -149,3 +149,30 @@ claim(
     f"3. Still the pull narrows the operator too: singular values are {o[0]:.2f} from one on average, with Adam {a[0]:.2f}.",
     o[0] < a[0],
 )
+
+# %% [markdown]
+# ## A stream of photographs
+#
+# Now the stored experiment: random labels on photographs of CIFAR-10 at 16 × 16 pixels, task after task, with the settings
+# that were tuned for the dense network on the same stream.
+
+# %% tags=["remove-cell"]
+stored = specs.get("cnn_labels_cifar10", "check")
+frame = store.read_compact(stored)
+net_runs = Runs.of(stored, frame)
+labels = {m.name: m.label for m in stored.methods}
+score = {m: (net_runs.first(SCORE, m).mean(), net_runs.last(SCORE, m).mean()) for m in labels}
+
+# %% tags=["remove-input"]
+fig, table = figures.tasks_figure(
+    frame, stored, ["online_accuracy", "isometry_defect", "dormant_0.025", "activation_rank"]
+)
+show(
+    fig,
+    table,
+    name="fig-cnn-tasks",
+    caption=f"Random labels on {stored.stream.samples} photographs, {stored.stream.tasks} tasks of {stored.steps_per_task} steps, convolutions of "
+    f"{' and '.join(map(str, stored.net.channels))} channels, one hidden layer of {stored.net.width}; mean over {len(stored.seeds)} seeds, "
+    "shaded: 95 % bootstrap interval. A channel counts as one unit, seen at every position.",
+    alt="Four panels over tasks: online accuracy, isometry defect, dormant units and rank of activations for nine methods.",
+)

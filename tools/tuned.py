@@ -1,6 +1,6 @@
 """Write dyniso/specs/tuned.py from the committed tables of the sweeps.
 
-python tools/tuned.py           for every stored sweep, the candidate with the best mean score of each method
+python tools/tuned.py           for every stored sweep, the candidate of each method with the best late score
 python tools/tuned.py --check   writes nothing; exit 1 if the file is not what the tables say
 
 A stream without a stored sweep gets no entry: its methods take their first candidate. A table that is damaged or of

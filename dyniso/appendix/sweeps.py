@@ -42,7 +42,7 @@ class Sweep(NamedTuple):
 
     stream: str
     missing: str  # why there is no result; '' if there is one
-    scores: dict[str, Array]  # method -> mean score of each candidate, NaN where one diverged
+    scores: dict[str, Array]  # method -> late score of each candidate, NaN where one diverged
     best: dict[str, int]
     taken: dict[str, int]  # what `tuned.TUNED` says, 0 where it says nothing
 
@@ -66,7 +66,7 @@ def sweep_of(stream: str, read: tuning.Read = store.read_compact, taken: Mapping
     every = {name: taken.get(name, 0) for name in specs.CANDIDATES}
     try:
         rows = read(sweep)
-        return Sweep(stream, "", tuning.mean_scores(sweep, rows), tuning.best_candidates(sweep, rows), every)
+        return Sweep(stream, "", tuning.late_scores(sweep, rows), tuning.best_candidates(sweep, rows), every)
     except (FileNotFoundError, store.UnusableError) as error:
         return Sweep(stream, reason(error), {}, {}, every)
 

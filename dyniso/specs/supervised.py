@@ -55,10 +55,10 @@ CANDIDATES: dict[str, tuple[Method, ...]] = {
     "shrink_perturb": over_settings(
         with_baseline("shrink_perturb", "shrink & perturb"),
         {"shrink": 1 - 1e-3, "perturb": 1e-2, "when": "step"},
-        {"shrink": 1 - 1e-4, "perturb": 1e-3, "when": "step"},
+        {"shrink": 1 - 1e-4, "perturb": 1e-2, "when": "step"},
     ),
     "redo": over_settings(
-        with_baseline("redo", "ReDo"), {"threshold": 0.025, "every": 100}, {"threshold": 0.1, "every": 100}
+        with_baseline("redo", "ReDo"), {"threshold": 0.025, "every": 1000}, {"threshold": 0.1, "every": 100}
     ),
     "continual_backprop": over_settings(
         with_baseline("continual_backprop", "continual backprop"), {"rate": 1e-4}, {"rate": 1e-3}
@@ -74,7 +74,7 @@ CANDIDATES: dict[str, tuple[Method, ...]] = {
     "fire": over_rates(with_baseline("fire", "FIRE")),
     "muon": over_rates(Method("muon", "Muon", optimizer="muon")),
     "reset_head": over_rates(with_baseline("reset", "head reset", name="reset_head", layers="head")),
-    "reset_all": over_rates(with_baseline("reset", "full reset", name="reset_all", layers="all")),
+    "reset_all": over_rates(with_baseline("reset", "full reset", name="reset_all", layers="all", reset_optimizer=True)),
     "adamo_printed": over_rates(
         replace(ADAMO, name="adamo_printed", label="AdamO, 1e-3 (printed)", isometry_strength=1e-3)
     ),
