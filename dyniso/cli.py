@@ -121,6 +121,10 @@ def command_run(options: argparse.Namespace) -> int:
     experiment = chosen(options)
     if options.compact and (experiment != specs.get(options.experiment, options.tier) or options.shard != "0/1"):
         raise UsageError("--compact stores a whole experiment; leave out --seeds, --methods and --shard")
+    if options.time_budget is not None and options.fresh:
+        raise UsageError(
+            "--fresh starts anew at every call, so with --time-budget it never ends; leave out one of them"
+        )
     if options.time_budget is not None and not options.time_budget >= 0:
         raise UsageError(f"--time-budget {options.time_budget:g}; expected seconds, at least 0")
     shard = shard_of(options.shard)

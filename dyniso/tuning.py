@@ -37,7 +37,7 @@ def best(scores: Array) -> int:
 def late_scores(sweep: Experiment, rows: pd.DataFrame) -> dict[str, Array]:
     """Mean of the stream's score over seeds and the last third of the tasks: by method, one entry a candidate.
 
-    The last third, because the suite is judged on its last tasks: a candidate that learns fast and collapses is no good.
+    The last third, because the suite is judged on its last tasks, and a candidate may learn fast and then collapse.
 
     Args:
         sweep: its methods are called <method>.<candidate>, e.g. "adam.0".

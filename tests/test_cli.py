@@ -63,6 +63,7 @@ MISTAKES = {
     "run small --shard 2/2": ["--shard 2/2", "0 <= i < n"],
     "run small --shard half": ["--shard half", "i/n"],
     "run small --time-budget -1": ["--time-budget -1", "at least 0"],
+    "run small --fresh --time-budget 5": ["--fresh", "--time-budget"],
     "run small --time-budget soon": ["--time-budget", "'soon'"],
     "figure smal": ["experiment='smal'", "did you mean 'small'"],
     "figure small --metrics": ["--metrics", "expected one argument"],

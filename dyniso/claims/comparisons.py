@@ -107,7 +107,7 @@ COMPARISONS = (
         "We ask whether AdamO does as well if it pulls at every tenth step alone, ten times as far.",
         "our question",
         "",
-        ("strengths", *SUITE),
+        SUITE,
         f"{LAST}, pull at every tenth step minus pull at every step",
         "score",
         gained(("lazy10_0.1", "adamo_lazy"), ("decoupled_0.1", "adamo")),

@@ -14,8 +14,17 @@ from .verdict import Effect
 
 
 def kept(arm: Arm) -> Effect:
-    """Score, last tasks minus first tasks."""
-    return lambda runs: runs.last(SCORE, arm) - runs.first(SCORE, arm)
+    """Score, last tasks minus first tasks; NotRunError if the first go less than half as well as Adam's."""
+
+    def effect(runs: Runs) -> Array:
+        first, usual = runs.first(SCORE, arm), runs.first(SCORE, "adam")
+        if first.mean() < usual.mean() / 2:
+            raise NotRunError(
+                f"in {runs.experiment.name} {runs.method(arm)} learns next to nothing, so has nothing to keep"
+            )
+        return runs.last(SCORE, arm) - first
+
+    return effect
 
 
 def lost(arm: Arm) -> Effect:

@@ -7,7 +7,6 @@ from .names import (
     ABSTRACT,
     ADAMO,
     CNN,
-    COMPARED,
     GRADUAL,
     HYPERPARAMETER,
     IS_ADAMO,
@@ -110,7 +109,7 @@ LEARNING = (
         "orthogonal by a Newton-Schulz step after every update, or by parametrisation in earlier_methods.",
         "paper",
         f"{ABSTRACT}; section 3",
-        (*COMPARED, *SUITE),
+        SUITE,
         ISOMETRIC,
     ),
     keeps(

@@ -15,7 +15,9 @@ GRADUAL = tuple(supervised.GRADUAL)
 ENDS = tuple(  # with the kernel before the first and the last task
     name for name in supervised.SUPERVISED if "kernel_ends" in REGISTRY[name]["check"].measures
 )
-COMPARED = ("earlier_methods",)  # every method on one short stream, nothing tuned
+SAME_IMAGES = tuple(  # where units are dead or alive on the same inputs in every task
+    name for name in STREAMS if REGISTRY[name]["check"].stream.kind in ("random_labels", "shuffled_classes")
+)
 
 ADAMO = ("adamo_0.1", "adamo")  # the untuned experiments call AdamO at 1e-3 "adamo", the suite the tuned one
 PRINTED = ("adamo_printed", "adamo")
