@@ -73,7 +73,8 @@ def test_stacked_convolutional_run_equals_the_run_alone(convolutional, baseline)
     together = rows_of(convolutional, [method])
     for seed, rows in enumerate(together):
         (alone,) = rows_of(convolutional, [method], [seed])
-        np.testing.assert_allclose(rows["value"], alone["value"], rtol=STACKED, atol=STACKED)
+        pair = (frame["value"].clip(upper=1e6) for frame in (rows, alone))  # condition numbers of singular heads
+        np.testing.assert_allclose(*pair, rtol=STACKED, atol=STACKED)
 
 
 def test_kernels_are_measured_as_matrices_and_pulled_by_adamo(convolutional):
@@ -141,7 +142,7 @@ def test_steps_to_a_threshold_of_one_half(accuracies, expected):
 
 def test_steps_to_the_threshold_are_recorded_for_every_task(tiny):
     longer = replace(tiny, stream=replace(tiny.stream, samples=16), net=Net(width=64, depth=2), batch=16, probe=16)
-    (rows,) = rows_of(replace(longer, steps_per_task=80, threshold=0.5), [tiny.methods[0]], [0])
+    (rows,) = rows_of(replace(longer, steps_per_task=80, threshold=0.95), [tiny.methods[0]], [0])
     steps = rows[rows["metric"] == "steps_to_threshold"]["value"]
     assert len(steps) == 2
     assert all(20 < s < 80 for s in steps)  # memorises 16 labels, but not before the first window is full
