@@ -304,7 +304,7 @@ def mean_of(name, metric, method, task):
 
 
 # %% [markdown]
-# And the kernel before the first and before the last task, on fixed inputs ({doc}`03_what_predicts_learning`), with the steps
+# And the kernel before the first and before the last task, on 64 images (of the task; unpermuted on the pixel streams; {doc}`03_what_predicts_learning`), with the steps
 # that a task takes until the accuracy of 20 minibatches reaches the stream's threshold (all steps, where it never does):
 
 # %% tags=["remove-input"]

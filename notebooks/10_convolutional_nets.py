@@ -28,15 +28,14 @@ tasks = 4  # 2..20: tasks that they see
 import time
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from dyniso import figures, specs, store, streams, train
+from dyniso import figures, nets, specs, store, streams, train
 from dyniso.book import claim, show, show_table, stamp
 from dyniso.claims.runs import SCORE, Runs
-from dyniso.isometry import as_matrix, conv_operator_singular_values, singular_values
+from dyniso.isometry import as_matrix, conv_operator_singular_values, polar_factor, singular_values
 from dyniso.stack import Run
 
 started = time.perf_counter()
@@ -52,6 +51,40 @@ colours = figures.palette(8)
 # convolutions of 3 × 3, each after an unshuffle that turns 2 × 2 pixels into channels (so no pixel is dropped, as a stride
 # would), one hidden layer and a head. Rows of a kernel's matrix are its output channels.
 #
+# ## What keeps a convolutional net isometric
+#
+# An unshuffle is a permutation of numbers, a delta-orthogonal kernel rotates the channels of each pixel, MaxMin on pairs of
+# *channels* permutes them, and a bias shifts: so the Jacobian of all of it is orthogonal. A stride in place of the unshuffle
+# drops pixels, or mixes overlapping windows, whatever the kernel.
+
+
+# %%
+def jacobian_spectrum(downsample):
+    """Singular values of the Jacobian of two convolution blocks (no head) on an 8 x 8 image, with random biases."""
+    net = nets.cnn((1, 8, 8), 4, (4, 16), (), "maxmin", downsample=downsample, seed=seed).double()
+    body, generator = net[:-1], torch.Generator().manual_seed(seed)
+    for layer in body:
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data = polar_factor(as_matrix(layer.weight.data)).reshape(layer.weight.shape)
+            layer.bias.data = torch.randn(layer.bias.shape, generator=generator).double()
+    x = torch.randn(1, 8, 8, generator=generator).double()
+    return singular_values(torch.func.jacrev(lambda z: body(z[None])[0])(x).flatten(1).detach())
+
+
+unshuffled, strided = jacobian_spectrum("unshuffle"), jacobian_spectrum("stride")
+
+# %% tags=["remove-input"]
+claim(
+    f"1. Unshuffle, delta-orthogonal kernels, MaxMin on channels and random biases: all {len(unshuffled)} singular values of the Jacobian "
+    f"are one, to {float((unshuffled - 1).abs().max()):.0e}.",
+    float((unshuffled - 1).abs().max()) < 1e-12,
+)
+claim(
+    f"2. With strides instead, and kernel matrices just as orthogonal, they go from {float(strided.min()):.2f} to {float(strided.max()):.2f}.",
+    float(strided.min()) < 0.7 and float((strided - 1).abs().max()) > 0.3,
+)
+
+# %% [markdown]
 # ## What the pull does to kernels and to operators
 #
 # We train a small net on random labels of digits, with Adam and with AdamO at two strengths, and look at the second
@@ -136,17 +169,17 @@ def spread(name, what):
 # %% tags=["remove-input"]
 start = spread("start", "operator")
 claim(
-    f"1. At the start the kernels are delta-orthogonal: the operator's singular values are all one, to {abs(start[2] - 1):.0e}.",
+    f"3. At the start the kernels are delta-orthogonal: the operator's singular values are all one, to {abs(start[2] - 1):.0e}.",
     max(abs(start[1] - 1), abs(start[2] - 1)) < 1e-6,
 )
 m, o = spread("AdamO, 1", "matrix"), spread("AdamO, 1", "operator")
 claim(
-    f"2. With AdamO at strength 1 the matrix stays near isometry, {m[1]:.2f} to {m[2]:.2f}; the operator does not, {o[1]:.2f} to {o[2]:.2f}.",
+    f"4. With AdamO at strength 1 the matrix stays near isometry, {m[1]:.2f} to {m[2]:.2f}; the operator does not, {o[1]:.2f} to {o[2]:.2f}.",
     m[0] < 0.5 * o[0],
 )
 a = spread("Adam", "operator")
 claim(
-    f"3. Still the pull narrows the operator too: singular values are {o[0]:.2f} from one on average, with Adam {a[0]:.2f}.",
+    f"5. Still the pull narrows the operator too: singular values are {o[0]:.2f} from one on average, with Adam {a[0]:.2f}.",
     o[0] < a[0],
 )
 
