@@ -142,14 +142,18 @@ class Trainer:
             (loss + self.attached.penalty()).sum().backward()
         if self.method.clip_norm is not None:
             self.stack.clip(self.method.clip_norm)
-        try:
-            self.optimizer.step()
-        except IsometryDivergenceError as error:  # these runs have diverged; the others go on
-            self.stack.give_up(error.runs)
-            self.optimizer.step()
+        self.step()
         if self.attached is not None:
             self.attached.after_step()
         return hits.mean(1), loss.detach()
+
+    def step(self) -> None:
+        """One optimizer step; runs that diverge in it are given up one after another, the others go on."""
+        while True:
+            try:
+                return self.optimizer.step()
+            except IsometryDivergenceError as error:
+                self.stack.give_up(error.runs)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while it trains; with it a new trainer of the same runs goes on bit for bit."""

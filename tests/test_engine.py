@@ -175,6 +175,18 @@ def test_optimizer_that_is_reset_starts_every_task_without_moments(tiny):
     assert not trainer.optimizer.state
 
 
+def test_runs_that_diverge_in_one_step_in_layers_of_different_shape_are_all_given_up(tiny):
+    method = replace(tiny.methods[1], isometry_strength=20.0)
+    source = load_source(tiny.stream, CPU)
+    trainer = Trainer(tiny, [Run(method, seed) for seed in (0, 1, 2)], source)
+    first, second = trainer.stack.regularised()
+    with torch.no_grad():
+        trainer.stack.params[first][0] *= 100
+        trainer.stack.params[second][1] *= 100
+    trainer.train(load_task(tiny, [0, 1, 2], 0, source), task_order(tiny, [0, 1, 2], 0)[:2])
+    assert trainer.stack.finite().tolist() == [False, False, True]
+
+
 # ------------------------------------------------------------------------------------------ checkpoint and resume
 
 ARMS = {
