@@ -14,7 +14,7 @@ IMAGES = tuple(name for name in STREAMS if not REGISTRY[name]["check"].stream.is
 CNN = (supervised.CNN["check"].name,)
 GRADUAL = tuple(supervised.GRADUAL)
 ENDS = tuple(  # with the kernel before the first and the last task
-    name for name in supervised.SUPERVISED if "kernel_ends" in REGISTRY[name]["check"].measures
+    name for name in supervised.SUPERVISED if "kernel_ends" in REGISTRY[name]["check"].measures and name != NOT_JUDGED
 )
 SAME_IMAGES = tuple(  # where units are dead or alive on the same inputs in every task
     name for name in STREAMS if REGISTRY[name]["check"].stream.kind in ("random_labels", "shuffled_classes")
