@@ -242,7 +242,7 @@ claim(
 #
 # $$
 # P(t) = 1 - \frac1N \sum_{i=1}^{N} e^{-2\lambda_i t} .
-# $$ (eq-flow)
+# $$ (eq-gradient-flow)
 #
 # Only products $\lambda_i t$ enter: to double the kernel is to double the time. **Here the scale matters**, as it does for any step
 # that is held fixed. That plasticity does not depend on the scale is a statement about steps that adapt. And as $1 - p \le e^{-p}$ for
