@@ -10,7 +10,6 @@ from .names import (
     GRADUAL,
     HYPERPARAMETER,
     IS_ADAMO,
-    ISOMETRIC,
     KEPT,
     LAST,
     LOSS,
@@ -106,11 +105,11 @@ LEARNING = (
     keeps(
         "isometric_keeps_plasticity",
         "By the paper's argument an isometric network stays plastic; here MaxMin with hidden weights kept "
-        "orthogonal by a Newton-Schulz step after every update, or by parametrisation in earlier_methods.",
+        "orthogonal by a Newton-Schulz step after every update.",
         "paper",
         f"{ABSTRACT}; section 3",
         SUITE,
-        ISOMETRIC,
+        "maxmin_hard",
     ),
     keeps(
         "maxmin_keeps_plasticity",

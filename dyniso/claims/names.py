@@ -23,7 +23,6 @@ SAME_IMAGES = tuple(  # where units are dead or alive on the same inputs in ever
 ADAMO = ("adamo_0.1", "adamo")  # the untuned experiments call AdamO at 1e-3 "adamo", the suite the tuned one
 PRINTED = ("adamo_printed", "adamo")
 MAXMIN_ADAMO = ("maxmin_adamo_0.1", "maxmin_adamo")
-ISOMETRIC = ("isometric", "maxmin_hard")  # by parametrisation; by a Newton-Schulz step after every update
 
 ABSTRACT = "abstract (arXiv 2606.09762)"
 HYPERPARAMETER = "appendix, hyper-parameters: strength 1e-3"
