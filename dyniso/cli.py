@@ -108,9 +108,7 @@ def command_list(_: argparse.Namespace) -> int:
         print(f"{name}: {by_tier['smoke'].title}")
         for tier, e in by_tier.items():
             stored = "stored" if store.compact_path(e).exists() else "not stored"
-            layers = [*map(str, e.net.channels), f"{e.net.depth} x {e.net.width}"]
-            size = f"{' + '.join(layers)}, {e.stream.tasks} tasks x {e.steps_per_task} steps x batch {e.batch}"
-            print(f"  {tier:6} {size}, {len(e.methods)} methods x {len(e.seeds)} seeds, {stored}")
+            print(f"  {tier:6} {e.size}, {len(e.methods)} methods x {len(e.seeds)} seeds, {stored}")
         names = [m.name for m in by_tier["smoke"].methods]
         print("  methods: " + ", ".join(names if len(names) < 40 else [*names[:4], "...", names[-1]]))
     return 0

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 TIERS = ("smoke", "check", "paper")  # seconds, minutes on 2 cores, a GPU
 STREAMS = {  # kind -> outputs of the net on it; None: the classes of the data set
@@ -154,6 +154,7 @@ class Method:
     schedule: str | None = None  # "cosine": from lr to 0 within each task
     parametrization: str | None = None  # "newton_schulz": hidden weights orthogonal by construction
     reset_optimizer: bool | None = None  # clear the optimizer's state at every task boundary
+    bias: bool | None = None  # in games: whether linear layers have one; None is yes
 
     def __post_init__(self) -> None:
         require(f"{self.name}.optimizer", self.optimizer, OPTIMIZERS)
@@ -178,6 +179,7 @@ class Method:
         require_range(f"{self.name}.isometry_every", self.isometry_every, 1)
         require(f"{self.name}.coupled", self.coupled, (True, False))
         require(f"{self.name}.reset_optimizer", self.reset_optimizer, (True, False, None))
+        require(f"{self.name}.bias", self.bias, (True, False, None))
         if self.optimizer != "adamo" and (self.isometry_strength or self.coupled or self.isometry_every != 1):
             raise ValueError(
                 f"{self.name}: an isometry setting has no effect with optimizer={self.optimizer!r}; use 'adamo'"
@@ -187,8 +189,53 @@ class Method:
             raise ValueError(f"{self.name}: lr * isometry_strength * isometry_every = {c:.4g}; it must be below 1/4")
 
 
+AnyExperiment = TypeVar("AnyExperiment", bound="Comparison")
+
+
+class Comparison:
+    """What every experiment is: named arms under several seeds. Frozen dataclasses derive from it."""
+
+    name: str
+    title: str
+    tier: str
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    sources: tuple[tuple[str, str], ...]
+
+    def check_arms(self) -> None:
+        """Raise ValueError for an unknown tier, no or repeated methods, and bad seeds."""
+        require("tier", self.tier, TIERS)
+        names = [m.name for m in self.methods]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"methods={names}; they need at least one name, each once")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={self.seeds}; they must be distinct whole numbers, at least one")
+        for seed in self.seeds:
+            require_range("seed", seed, 0, 2**32 - 1)
+
+    def method(self, name: str) -> Method:
+        """The method of that name; ValueError with the nearest name otherwise."""
+        require("method", name, [m.name for m in self.methods])
+        return next(m for m in self.methods if m.name == name)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks a run goes through."""
+        raise NotImplementedError
+
+    @property
+    def score(self) -> str:
+        """The metric that says how well a task went while it was learned."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> str:
+        """Net, length and batch in one phrase."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Comparison):
     """A comparison: one stream and net, several methods, several seeds."""
 
     name: str
@@ -206,7 +253,7 @@ class Experiment:
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (field, where its value comes from)
 
     def __post_init__(self) -> None:
-        require("tier", self.tier, TIERS)
+        self.check_arms()
         require_range("steps_per_task", self.steps_per_task, 1)
         require_range("batch", self.batch, 1, self.stream.samples)
         require_range("probe", self.probe, 1, self.stream.samples)
@@ -216,29 +263,30 @@ class Experiment:
             require_range("threshold", self.threshold, 0, 1, kind=float)
         if self.stream.is_regression and (self.threshold is not None or self.measures or self.net.channels):
             raise ValueError("slow_regression has neither classes nor images; leave out threshold, measures, channels")
-        names = [m.name for m in self.methods]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"methods={names}; they need at least one name, each once")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds={self.seeds}; they must be distinct whole numbers, at least one")
-        for seed in self.seeds:
-            require_range("seed", seed, 0, 2**32 - 1)
 
-    def method(self, name: str) -> Method:
-        """The method of that name; ValueError with the nearest name otherwise."""
-        require("method", name, [m.name for m in self.methods])
-        return next(m for m in self.methods if m.name == name)
+    @property
+    def tasks(self) -> int:
+        return self.stream.tasks
+
+    @property
+    def score(self) -> str:
+        return self.stream.score
+
+    @property
+    def size(self) -> str:
+        layers = [*map(str, self.net.channels), f"{self.net.depth} x {self.net.width}"]
+        return f"{' + '.join(layers)}, {self.tasks} tasks x {self.steps_per_task} steps x batch {self.batch}"
 
 
-def with_seeds(experiment: Experiment, count: int) -> Experiment:
+def with_seeds(experiment: AnyExperiment, count: int) -> AnyExperiment:
     """The same experiment with seeds 0 .. count-1."""
     require_range("seeds", count, 1, 10_000)
-    return replace(experiment, seeds=tuple(range(count)))
+    return replace(experiment, seeds=tuple(range(count)))  # type: ignore[type-var]
 
 
-def only_methods(experiment: Experiment, names: Iterable[str]) -> Experiment:
+def only_methods(experiment: AnyExperiment, names: Iterable[str]) -> AnyExperiment:
     """The same experiment with some of its methods, in the order given."""
-    return replace(experiment, methods=tuple(experiment.method(name) for name in names))
+    return replace(experiment, methods=tuple(experiment.method(name) for name in names))  # type: ignore[type-var]
 
 
 def present(fields: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +294,7 @@ def present(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None and value != ()}
 
 
-def digest(experiment: Experiment, method: Method) -> str:
+def digest(experiment: Comparison, method: Method) -> str:
     """Sixteen hex digits that name one run's settings, whatever its seed and the company it runs in.
 
     A field that is None or () is left out, at any level, so a later field with such a default renames no stored run.
@@ -256,7 +304,7 @@ def digest(experiment: Experiment, method: Method) -> str:
     >>> digest(e, adam) == digest(with_seeds(e, 7), adam)
     True
     """
-    settings = asdict(experiment)
+    settings = asdict(experiment)  # type: ignore[call-overload]
     for left_out in ("methods", "seeds", "sources", "title", "tier"):
         del settings[left_out]
     settings["method"] = {k: v for k, v in asdict(method).items() if k not in ("name", "label")}
