@@ -100,6 +100,12 @@ def test_threshold_moves_the_verdict(registry):
         assert judge(replace(GAIN, threshold=threshold)).verdict == verdict
 
 
+def test_interval_of_four_seeds_may_clear_a_threshold_that_one_of_them_misses(registry):
+    stored("one", rows_of({"adam": 0.5, "adamo_0.1": [[0.519], [0.519], [0.511], [0.494]]}))
+    (finding,) = judge(replace(GAIN, experiments=("one",))).findings
+    assert (finding.side, finding.improved) == ("for", 0.75)
+
+
 def test_interval_that_ends_at_the_threshold_does_not_pass(registry):
     stored("one", rows_of({"adam": 0.5, "adamo_0.1": 0.5}))
     assert judge(replace(GAIN, experiments=("one",))).verdict == "partly"
@@ -380,6 +386,32 @@ def test_score_kept_is_the_last_fifth_of_the_tasks_minus_the_first(registry):
     assert effects.lost("adam")(runs) == pytest.approx([0.6] * 4)
 
 
+def test_method_that_learns_next_to_nothing_has_nothing_to_keep(registry):
+    runs = runs_of(registry, rows_of({"adam": 0.9, "adamo_0.1": 0.45}))
+    with pytest.raises(NotRunError, match=r"in one adamo_0\.1 learns next to nothing, so has nothing to keep"):
+        effects.kept("adamo_0.1")(runs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dataset", "chance"), [("class_pairs", "cifar100", 0.5), ("shuffled_classes", "cifar100", 0.01)]
+)
+def test_learning_is_measured_from_chance_where_there_are_two_classes_and_where_there_are_100(
+    registry, kind, dataset, chance
+):
+    base = registry["one"]["check"]
+    registry["one"]["check"] = replace(base, stream=specs.Stream(kind, dataset, samples=64, tasks=TASKS))
+    runs = runs_of(registry, rows_of({"adam": chance + 0.4, "adamo_0.1": chance + 0.19}))
+    assert runs.chance == pytest.approx(chance)
+    with pytest.raises(NotRunError, match="learns next to nothing"):
+        effects.kept("adamo_0.1")(runs)
+    runs = runs_of(registry, rows_of({"adam": chance + 0.4, "adamo_0.1": chance + 0.21}))
+    assert effects.kept("adamo_0.1")(runs) == pytest.approx([0] * 4)
+
+
+def test_regression_has_no_chance_to_take_off(regression):
+    assert runs_of(regression, rows_of(FALLING, "online_loss")).chance == 0
+
+
 @pytest.mark.parametrize(
     ("change", "claim", "verdict"),
     [
@@ -538,6 +570,7 @@ def recorded(experiment: specs.Experiment) -> Runs:
     cells = pd.DataFrame(np.random.default_rng(0).random((len(rows), len(tasks))), rows, tasks)
     method, metric = (rows.get_level_values(level) for level in (0, 1))
     cells.loc[metric == "diverged"] = 0.0
+    cells.loc[metric == "online_accuracy"] = 0.5 + cells / 2  # no worse than chance on any stream
     cells.loc[metric != "isometry_defect", -1] = np.nan
     cells.loc[metric == "reactivated", 0] = np.nan
     no_relu = {m.name for m in experiment.methods if m.activation != "relu"}
@@ -579,6 +612,16 @@ def test_adamo_is_compared_with_every_baseline_of_the_suite_on_every_stream():
     baselines = [m.name for m in suite if not m.isometry_strength and m.activation != "maxmin"]
     assert {f"adamo_beats_{name}" for name in baselines} <= BY_ID.keys()
     assert all(set(SUITE) <= set(BY_ID[f"adamo_beats_{name}"].experiments) for name in baselines)
+    assert set(SUITE) == specs.supervised.STREAMS.keys()
+
+
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if len(set(c.experiments) & set(SUITE)) > 3], ids=lambda c: c.id)
+def test_claim_on_the_suite_leaves_out_only_streams_that_cannot_have_it(claim):
+    for name in set(SUITE) - set(claim.experiments):
+        stream = specs.get(name, "check")
+        units = "reactivat" in claim.metric and stream.stream.kind not in ("random_labels", "shuffled_classes")
+        kernel = "kernel" in claim.metric and "kernel_ends" not in stream.measures
+        assert units or kernel or stream.stream.is_regression, f"{claim.id} is not judged on {name}"
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,11 @@ The verdict is
 Beside the verdict stands the mean over all experiments as strata, with a stratified bootstrap interval; it decides
 nothing. How well a task goes is one score for classification and regression (`dyniso.claims.runs`). A diverged run has
 the worst value of its metric (`WORST`), is never left out, and is named in the reason. A verdict speaks of its scale
-alone. With four seeds the interval is too narrow: it clears a threshold about as soon as all four seeds do. A statement
-says who claims or asks what, so that it is true whatever the verdict.
+alone. With four seeds the interval is too narrow: it clears a threshold where all four seeds do, and now and then where three
+do. A statement says who claims or asks what, so that it is true whatever the verdict.
 
-To judge claims on one more experiment, add its name to a tuple of `names`.
+A new stream of the supervised suite is judged by itself (`names.SUITE`); any other experiment is where its name is
+added to a tuple of `names`.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from .verdict import Effect
 
 
 def kept(arm: Arm) -> Effect:
-    """Score, last tasks minus first tasks; NotRunError if the first go less than half as well as Adam's."""
+    """Score, last tasks minus first tasks; NotRunError if the first are not half as far above chance as Adam's."""
 
     def effect(runs: Runs) -> Array:
         first, usual = runs.first(SCORE, arm), runs.first(SCORE, "adam")
-        if first.mean() < usual.mean() / 2:
+        if first.mean() - runs.chance < (usual.mean() - runs.chance) / 2:
             raise NotRunError(
                 f"in {runs.experiment.name} {runs.method(arm)} learns next to nothing, so has nothing to keep"
             )

@@ -5,6 +5,9 @@ The score of a task is between 0 and 1, higher is better, and read while the tas
     online accuracy        of a classification
     r / (r + online loss)  of a regression, r = Adam's mean online loss on the first tasks of the same seed
 
+Guessing has an accuracy of one over the number of classes: .1 on most streams, .01 with 100 classes, .5 on pairs. The
+score does not take it off; where a claim asks whether anything is learned it does (`Runs.chance`).
+
 The second is 1/2 where a task goes as Adam's first tasks went, 1 without loss and 0 for an infinite one. Near 1/2 it
 falls by .02 if the loss rises by 8 %. Targets differ in scale from seed to seed, and no table holds the loss of a
 constant; so Adam's first tasks of that seed are the measure.
@@ -18,7 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from .. import store
+from .. import data, store
 from ..figures import hidden_layers
 from ..specs import Experiment, require
 from ..stats import Array
@@ -115,6 +118,14 @@ class Runs:
                 f"{self.experiment.name} has nothing to measure losses by: adam diverged on its first tasks"
             )
         return reference / (reference + values)
+
+    @property
+    def chance(self) -> float:
+        """The score of guessing: one over the number of classes; 0, that of an infinite loss, for a regression."""
+        stream = self.experiment.stream
+        if stream.is_regression:
+            return 0.0
+        return 1 / stream.outputs(data.manifest()[stream.dataset]["classes"])
 
     @property
     def fifth(self) -> int:
