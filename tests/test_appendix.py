@@ -100,6 +100,21 @@ def test_unpublished_shrink_and_perturb_is_an_error_and_other_names_have_no_vari
     assert appendix.variant(ADAM) == appendix.variant(Method("x", "x", baseline="fire")) == ""
 
 
+def test_every_trained_method_of_a_shared_name_is_one_of_those_listed():
+    shared = [m for m in TRAINED if appendix.namesake(m)]
+    assert {appendix.namesake(m) for m in shared} == appendix.NAMESAKES.keys()
+    assert all(appendix.variant(m) in appendix.NAMESAKES[appendix.namesake(m)] for m in shared)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), {"shrink_perturb": 6, "redo": 4, "l2_init": 3, "parseval": 2, "upgd": 2}.items()
+)
+def test_block_of_a_shared_name_marks_the_one_that_is_used(name, count):
+    text = appendix.namesake_block(name, TRAINED)
+    assert f"{count} methods called" in text
+    assert [("(this one is used)" in line) for line in text.splitlines() if line.startswith("- ")].count(True) == 1
+
+
 def test_optimizer_row_has_the_rate_that_muon_s_matrices_get():
     row = appendix.optimizer_row("muon")
     assert row["built"] == "`Muon` and `Adam`"

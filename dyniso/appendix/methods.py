@@ -30,7 +30,7 @@ PARTS = {  # (field of Method, value) -> what does it; the values that are a pla
     ("norm", "layernorm_fixed"): "torch.nn.LayerNorm",
     ("parametrization", "newton_schulz"): "dyniso.nets.orthogonal",
 }
-NAMESAKES = {  # baseline -> the methods of its name that are in use, by papers or by their published code
+NAMESAKES = {  # baseline or optimizer -> the methods of its name in use, by papers or by their published code
     "shrink_perturb": {
         "ash": "Ash & Adams 2020: when data arrive, 0.4 times the weights plus 0.1 times a fresh draw, a new optimizer",
         "dohare": "Dohare et al. 2024: after every step, normal noise of one size on all parameters, with L2 beside it",
@@ -49,6 +49,15 @@ NAMESAKES = {  # baseline -> the methods of its name that are in use, by papers 
         "kumar": "Kumar et al. 2023: the squared distance of all parameters from their initial values, in the loss",
         "elsayed": "Elsayed et al. 2024 (weight clipping): anchored after the first step, partly outside the gradient",
         "chung": "Chung et al. 2024: the squared distance of each tensor divided by its number of entries",
+    },
+    "parseval": {
+        "chung": "Chung et al. 2024: hidden layers, WW' (out × out) towards the squared gain, in the loss; there times "
+        "(64/width)², here not",
+        "fire": "FIRE's code: all weights with the head, norm scales as well, WW' towards one",
+    },
+    "upgd": {
+        "code": "Elsayed & Mahmood 2024, the code of its experiments: a step of lr times (1 - gate)",
+        "readme": "the same, its README and its code for reinforcement learning: a step of 2 lr times (1 - gate)",
     },
 }
 
@@ -123,6 +132,11 @@ def described(baseline: str) -> str:
     return f"**{documented.__name__}.** {plain(prose_of(documented))} *Source:* {plain(source or 'none is stated.')}"
 
 
+def namesake(method: Method) -> str:
+    """The name of `NAMESAKES` that a method goes by; '' where its name is used for one method only."""
+    return next((name for name in (method.baseline, method.optimizer) if name in NAMESAKES), "")
+
+
 def variant(method: Method) -> str:
     """Which one of `NAMESAKES` a method is; '' where its name is used for one method only.
 
@@ -131,10 +145,9 @@ def variant(method: Method) -> str:
     """
     from ..baselines import SHRINK_PERTURB, make
 
-    if method.baseline not in NAMESAKES:
-        return ""
-    if method.baseline != "shrink_perturb":
-        return {"redo": "sokar", "l2_init": "kumar"}[method.baseline]
+    name = namesake(method)
+    if name != "shrink_perturb":
+        return {"redo": "sokar", "l2_init": "kumar", "parseval": "chung", "upgd": "code"}.get(name, "")
 
     def form(one: Any) -> tuple[Any, ...]:
         return one.draw, one.when, one.scaled_by_lr
@@ -146,13 +159,13 @@ def variant(method: Method) -> str:
     raise ValueError(f"{method.name}: {mine} is none of the published forms of shrink & perturb")
 
 
-def namesake_block(baseline: str, methods: Iterable[Method]) -> str:
-    """The methods that share the name of a baseline, folded, and which one some methods of ours are."""
-    mine = {variant(m) for m in methods if m.baseline == baseline}
+def namesake_block(name: str, methods: Iterable[Method]) -> str:
+    """The methods that share a name of `NAMESAKES`, folded, and which one some methods of ours are."""
+    mine = {variant(m) for m in methods if namesake(m) == name}
     lines = [
-        f"{plain(text)}{' **(this one is used)**' if key in mine else ''}" for key, text in NAMESAKES[baseline].items()
+        f"{plain(text)}{' **(this one is used)**' if key in mine else ''}" for key, text in NAMESAKES[name].items()
     ]
-    return folded(f"{len(lines)} methods called {plain(label_of(CANDIDATES[baseline]))}", bullets(lines))
+    return folded(f"{len(lines)} methods called {plain(label_of(CANDIDATES[name]))}", bullets(lines))
 
 
 def label_of(candidates: Sequence[Method]) -> str:

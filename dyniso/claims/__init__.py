@@ -19,7 +19,7 @@ The verdict is
 Beside the verdict stands the mean over all experiments as strata, with a stratified bootstrap interval; it decides
 nothing. How well a task goes is one score for classification and regression (`dyniso.claims.runs`). A diverged run has
 the worst value of its metric (`WORST`), is never left out, and is named in the reason. A verdict speaks of its scale
-alone. With four seeds the interval is too narrow: it clears a threshold where all four seeds do, and now and then where three
+alone. With four seeds the interval is too narrow: it clears a threshold where all four seeds do, at times where three
 do. A statement says who claims or asks what, so that it is true whatever the verdict.
 
 A new stream of the supervised suite is judged by itself (`names.SUITE`); any other experiment is where its name is
