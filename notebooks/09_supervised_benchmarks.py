@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dyniso import claims, figures, specs, stats, store, streams, train
+from dyniso import appendix, claims, figures, specs, stats, store, streams, train
 from dyniso.book import claim, show, show_markdown, show_table, stamp
 from dyniso.claims.runs import SCORE, Runs
 from dyniso.stack import Run
@@ -45,7 +45,6 @@ tables = {n: store.read_compact(e) for n, e in experiments.items() if store.comp
 if shown not in tables:
     store.read_compact(experiments[shown])  # an error that says how to make it
 runs = {name: Runs.of(experiments[name], frame) for name, frame in tables.items()}
-missing = [name for name in STREAMS if name not in runs]
 labels = {m.name: m.label for m in experiments["labels_mnist"].methods}
 seeds = experiments["labels_mnist"].seeds
 
@@ -73,7 +72,9 @@ show_table(
             "stream": name,
             "a task": e.title,
             "size": f"{e.stream.tasks} tasks of {e.steps_per_task} steps, batch {e.batch}",
-            "stored": "yes" if name in runs else "not run",
+            "guessing scores": ("–" if e.stream.is_regression else f"{runs[name].chance:g}")
+            if name in runs
+            else "not run",
         }
         for name, e in experiments.items()
     ]
@@ -105,14 +106,16 @@ show_markdown(
 
 # %% tags=["remove-cell"]
 CURVES = ["adam", "l2_init", "layernorm", "adamo_printed", "adamo", "maxmin", "maxmin_adamo"]
+TOGETHER = {"pairs_cifar100": 5}  # tasks that make one point; these differ in how hard they are
 colours = dict(zip(CURVES, figures.palette(len(CURVES)), strict=True))
 
 
 def curve(name, method):
     """Score over the tasks of one method: mean over seeds and a 95 % interval."""
-    values = runs[name].by_task(SCORE, method)
+    values, together = runs[name].by_task(SCORE, method), TOGETHER.get(name, 1)
+    values = values.reshape(len(values), -1, together).mean(2)
     low, high = stats.bootstrap_interval(values.T, generator())
-    tasks = np.arange(1, values.shape[1] + 1)
+    tasks = together * np.arange(values.shape[1]) + (together + 1) / 2
     columns = {"task": tasks, "mean": values.mean(0), "low": low, "high": high}
     return pd.DataFrame(columns).assign(stream=name, method=method, seeds=len(values))
 
@@ -137,9 +140,11 @@ show(
     points,
     name="fig-supervised-curves",
     caption=f"Score over tasks on {len(runs)} streams for seven of the {len(labels)} methods, each with its own tuned settings. Means over "
-    f"{len(seeds)} seeds, shaded: 95 % bootstrap interval of the mean (with so few seeds it is too narrow).",
+    f"{len(seeds)} seeds, shaded: 95 % bootstrap interval of the mean (with so few seeds it is too narrow). On pairs_cifar100 a point is "
+    f"{TOGETHER['pairs_cifar100']} tasks.",
     alt="One panel a stream. On random labels Adam falls steeply from task to task while the methods with MaxMin or a tuned "
-    "isometry penalty stay high; on the other streams the differences are smaller.",
+    "isometry penalty stay high; on class pairs it falls a little below them; on the other streams the differences are smaller or "
+    "of another order.",
 )
 
 # %% tags=["remove-cell"]
@@ -191,12 +196,12 @@ def inside_late(name, metric):
 
 
 # %% tags=["remove-input"]
-fig, ax = plt.subplots(figsize=(5.4, 8.2), layout="constrained")
+fig, ax = plt.subplots(figsize=(5.6, 8.2), layout="constrained")
 ax.imshow(ranks, cmap="cividis_r", vmin=1, vmax=len(order), aspect="auto")
 for (r, c), rank in np.ndenumerate(ranks.to_numpy()):
     colour = "white" if rank > 0.55 * len(order) else "black"
     ax.text(c, r, f"{board.iloc[r, c]:.2f}", ha="center", va="center", fontsize=8, color=colour)
-ax.set_xticks(range(len(runs)), [name.replace("_", "\n") for name in runs], fontsize=8)
+ax.set_xticks(range(len(runs)), [name.replace("_", "\n") for name in runs], fontsize=7)
 ax.set_yticks(range(len(order)), [labels[m] for m in order], fontsize=8)
 ax.xaxis.tick_top()
 ax.tick_params(length=0)
@@ -377,7 +382,8 @@ show(
     name="fig-supervised-predictors",
     caption=f"Late score of {len(labels)} methods against the kernel before the last task (above) and against the isometry defect (below; "
     f"values under 1e-4 are drawn there). One marker a method and stream, means over {len(seeds)} seeds.",
-    alt="Above, late score rises with P_100 along one band for each stream; below, the points scatter: methods with the same "
+    alt="Above, late score rises with P_100 along one band for each stream, steeply on random labels and little elsewhere; "
+    "below, the points scatter: methods with the same "
     "defect have scores from low to high, and Muon has a high score at the largest defect.",
 )
 
@@ -426,10 +432,38 @@ claim(
 )
 
 # %% tags=["remove-input"]
+pairs, drawn_anew = board["pairs_cifar100"], early_late("pairs_cifar100", "reset_all")
+adam_pairs = early_late("pairs_cifar100", "adam")
+claim(
+    f"14. On class pairs Adam loses little: {each('adam', ['pairs_cifar100'])}. It is not that the last pairs are harder: a network that is "
+    f"drawn anew for each goes from {drawn_anew[0]:.3f} to {drawn_anew[1]:.3f}.",
+    adam_pairs[1] < adam_pairs[0] - 0.02 and abs(drawn_anew[1] - drawn_anew[0]) < 0.01,
+)
+ahead = list(pairs.sort_values(ascending=False).index[:4])
+claim(
+    "15. There the four that lead all hold or pull weights to isometry, as the paper's argument has it: "
+    f"{', '.join(f'{labels[m]} {pairs[m]:.3f}' for m in ahead)}; MaxMin alone {pairs['maxmin']:.3f}, Adam {pairs['adam']:.3f}.",
+    set(ahead) == {"maxmin_hard", "fire", "maxmin_adamo", "adamo"},
+)
+anew = late["pairs_cifar100"]["adamo"] - late["pairs_cifar100"]["reset_all"]
+lead = pairs["adamo"] - pairs["adam"]
+claim(
+    f"16. It is little more than a fresh start: AdamO is {lead:.3f} ahead of Adam and {anew.mean():.3f} ahead of a network drawn anew, not in every "
+    f"seed; plain SGD at a rate of {experiments['pairs_cifar100'].method('sgd').lr:g} comes to {pairs['sgd']:.3f}.",
+    0 < anew.mean() < 0.1 * lead and anew.min() < 0 and 0 < pairs["adamo"] - pairs["sgd"] < 0.01,
+)
+rank = spearman.loc["pairs_cifar100"]
+claim(
+    f"17. Neither the kernel nor the isometry of the weights orders the methods there: P_100 {rank['P_100']:+.2f}, defect "
+    f"{rank['isometry_defect']:+.2f}; dormant units do it best, {rank['dormant_0.025']:+.2f}.",
+    max(abs(rank["P_100"]), abs(rank["isometry_defect"])) < 0.7 and rank.abs().idxmax() == "dormant_0.025",
+)
+
+# %% tags=["remove-input"]
 regression = experiments["slow_regression"]
 rates = {m: {c.lr for c in specs.CANDIDATES[m]} for m in ("adam", "adamo")}
 claim(
-    f"14. On the regression ranks say little: Adam's best rate is {regression.method('adam').lr:g}, and methods with a strength to choose had "
+    f"18. On the regression ranks say little: Adam's best rate is {regression.method('adam').lr:g}, and methods with a strength to choose had "
     f"candidates up to {max(rates['adamo']):g} only.",
     regression.method("adam").lr == max(rates["adam"]) > max(rates["adamo"]),
 )
@@ -482,12 +516,12 @@ ends = {metric: [adam_at_the_end(rows, metric) for rows in (sharp, soft)] for me
 
 # %% tags=["remove-input"]
 claim(
-    f"15. On this stream the loss is one of sharp boundaries: Adam's end accuracy in the last task is {ends['end_accuracy'][0]:.2f} with them and "
+    f"19. On this stream the loss is one of sharp boundaries: Adam's end accuracy in the last task is {ends['end_accuracy'][0]:.2f} with them and "
     f"{ends['end_accuracy'][1]:.2f} where labels fade in over half of a task.",
     ends["end_accuracy"][0] < 0.5 and ends["end_accuracy"][1] > 0.9,
 )
 claim(
-    f"16. Its weights are about as far from isometry in both (defect {ends['isometry_defect'][0]:.0f} and {ends['isometry_defect'][1]:.0f}); "
+    f"20. Its weights are about as far from isometry in both (defect {ends['isometry_defect'][0]:.0f} and {ends['isometry_defect'][1]:.0f}); "
     f"dormant units are {ends['dormant_0.025'][0]:.0%} and {ends['dormant_0.025'][1]:.0%}, the rank of activations "
     f"{ends['activation_rank'][0]:.0f} and {ends['activation_rank'][1]:.0f}.",
     ends["isometry_defect"][1] > 0.7 * ends["isometry_defect"][0]
@@ -512,7 +546,7 @@ control = pd.concat(rows.assign(method="adam") for rows in control)
 # %% tags=["remove-input"]
 end = adam_at_the_end(control, "end_accuracy")
 claim(
-    f"17. No: with sharp boundaries and {shorter.steps_per_task} steps a task it ends at {end:.2f}.",
+    f"21. No: with sharp boundaries and {shorter.steps_per_task} steps a task it ends at {end:.2f}.",
     end < 0.5 * (ends["end_accuracy"][0] + ends["end_accuracy"][1]),
 )
 
@@ -520,34 +554,220 @@ claim(
 # ## Against numbers that were not ours to tune
 #
 # An engine that stacks runs, and methods written anew, could be wrong in ways that a comparison among themselves does not
-# show. So it also runs a protocol of another paper, at that paper's size: online permuted MNIST, 20 tasks of 10,000
-# images, 100-100 hidden units, batches of 16 {cite:p}`kumar2023`.
+# show. So it also runs protocols of other papers: online permuted MNIST and random-label MNIST of {cite:t}`kumar2023`
+# and the slowly-changing regression of {cite:t}`dohare2024`, each with that paper's net and batch size.
 
 # %% tags=["remove-cell"]
-outside = specs.get("external_permuted_mnist", "check")
-outside_rows = store.read_compact(outside)
-totals = outside_rows[outside_rows["metric"] == "online_accuracy"].groupby(["method", "seed"])["value"].mean()
-published = {p.method: p for p in specs.PUBLISHED if (p.experiment, p.tier) == (outside.name, outside.tier)}
+OUTSIDE = {name: specs.get(name, "check") for name in specs.EXTERNAL}
+outside_rows = {name: store.read_compact(e) for name, e in OUTSIDE.items()}
+outside_runs = {name: Runs.of(e, outside_rows[name]) for name, e in OUTSIDE.items()}
+published = {p.method: p for p in specs.PUBLISHED if (p.experiment, p.tier) == ("external_permuted_mnist", "check")}
+permuted, dealt, slow = OUTSIDE  # their names
+
+
+def scale(e):
+    """Tasks, steps and seeds of an experiment, as text."""
+    return f"{e.stream.tasks} tasks of {e.steps_per_task:,} steps, {len(e.seeds)} seeds"
+
+
+def ends_of(name, method, metric):
+    """A metric on the first and on the last fifth of the tasks, by seed."""
+    r = outside_runs[name]
+    return r.first(metric, method), r.last(metric, method)
+
+
+def outside_table(name, numbers):
+    """Show a protocol's methods: mean over all tasks with its standard error, first to last fifth, published."""
+    e, metric = OUTSIDE[name], OUTSIDE[name].stream.score
+    rows = []
+    for m in e.methods:
+        total = outside_runs[name].by_task(metric, m.name).mean(1)
+        early, end = (v.mean() for v in ends_of(name, m.name, metric))
+        spread = total.std(ddof=1) / len(total) ** 0.5
+        row = {
+            "method": m.label,
+            "mean over tasks": f"{total.mean():.3f} ± {spread:.3f}",
+            "first to last fifth": f"{early:.3f} to {end:.3f}",
+        }
+        rows.append(row | {"published": f"{numbers[m.name].value:.3f}" if m.name in numbers else "none known to us"})
+    show_table(rows)
+
 
 # %% tags=["remove-input"]
+show_markdown(
+    f"**Permuted MNIST**, online accuracy; ± is the standard error over seeds. Here {scale(OUTSIDE[permuted])}, the size of the "
+    f"source's table 2; its main experiment has {specs.get(permuted, 'paper').stream.tasks} tasks. Numbers are known to us for L2-Init alone."
+)
+outside_table(permuted, published)
+
+# %% tags=["remove-input"]
+(reference,) = published.values()
+totals = outside_runs[permuted].by_task("online_accuracy", reference.method).mean(1)
+claim(
+    f"22. {reference.source}: {reference.value:.3f}; here {totals.mean():.3f} over {len(totals)} seeds, within the {reference.tolerance:g} that "
+    "was set before the run.",
+    abs(totals.mean() - reference.value) <= reference.tolerance,
+)
+
+# %% tags=["remove-input"]
+show_markdown(
+    f"**Random-label MNIST**, online accuracy; guessing scores {outside_runs[dealt].chance:g}. Here {scale(OUTSIDE[dealt])}; the original has "
+    f"{specs.get(dealt, 'paper').stream.tasks} tasks of {specs.get(dealt, 'paper').steps_per_task:,}. We know of no number printed for it. "
+    "Rates are those that the source found best at its own length, but for Adam at 1e-3 and AdamO, which are ours."
+)
+outside_table(dealt, {})
+
+
+# %% tags=["remove-cell"]
+def inside_outside(name, metric, method, task):
+    """An instrument after a task, mean over seeds and hidden layers."""
+    rows = figures.hidden_layers(outside_rows[name])
+    rows = rows[(rows["metric"] == metric) & (rows["method"] == method)]
+    return float(rows[rows["task"] == task % OUTSIDE[name].stream.tasks]["value"].mean())
+
+
+deals = {m.name: ends_of(dealt, m.name, "online_accuracy") for m in OUTSIDE[dealt].methods}
+change_in = {m: float((end - early).mean()) for m, (early, end) in deals.items()}
+end_in = {m: float(end.mean()) for m, (_, end) in deals.items()}
+fitted = [inside_outside(dealt, "end_accuracy", "adam_0.0001", task) for task in (0, -1)]
+
+# %% tags=["remove-input"]
+claim(
+    f"23. Adam at 1e-3 loses its plasticity within {OUTSIDE[dealt].stream.tasks} short tasks: it ends at {end_in['adam']:.2f} with "
+    f"{inside_outside(dealt, 'dormant_0.025', 'adam', -1):.0%} of its units dormant. AdamO at the same rate rises to {end_in['adamo']:.2f}.",
+    change_in["adam"] < -0.02 and end_in["adam"] < 0.12 and change_in["adamo"] > 0.02,
+)
+claim(
+    f"24. At the source's rate, 1e-4, this length cannot show whether Adam loses it: its score differs by {abs(change_in['adam_0.0001']):.3f} from first to last, but a task "
+    f"of {OUTSIDE[dealt].steps_per_task:,} steps leaves its labels unlearned, with an end accuracy of {fitted[0]:.2f} in the first task and {fitted[1]:.2f} in the last.",
+    abs(change_in["adam_0.0001"]) < 0.02 and max(fitted) < 0.4,
+)
+gain_in = deals["l2_init_0.01"][1] - deals["adam_0.0001"][1]
+claim(
+    f"25. CReLU, at its 1e-3, learns far more than all others, {end_in['crelu']:.2f} on the last tasks, and LayerNorm falls, "
+    f"by {-change_in['layernorm']:.2f}; L2-Init gains {gain_in.mean():.3f} over Adam at the same rate, in every seed.",
+    end_in["crelu"] > 2 * max(v for m, v in end_in.items() if m != "crelu")
+    and change_in["layernorm"] < -0.02
+    and bool((gain_in > 0).all()),
+)
+
+# %% [markdown]
+# In the regression some tasks are harder than others, for every learner. So beside the error of the net stands how many times
+# that of a linear fit it is, of the least squares on all samples of the task, made afterwards.
+
+
+# %% tags=["remove-cell"]
+def linear_error(e, seed, task):
+    """Mean squared error of the linear least-squares fit of one task of a regression stream."""
+    drawn = streams.make_task(e.stream, seed, task, np.empty(0), 0)
+    x, y = drawn.inputs.astype(float), drawn.labels.astype(float)
+    return float(np.mean((x @ np.linalg.lstsq(x, y, rcond=None)[0] - y) ** 2))
+
+
+bits, whole = OUTSIDE[slow], specs.get(slow, "paper")
+linear = np.array([[linear_error(bits, seed, k) for k in range(bits.stream.tasks)] for seed in bits.seeds])
+fifth = outside_runs[slow].fifth
+errors = {m.name: outside_runs[slow].by_task("online_loss", m.name) for m in bits.methods}
+
+
+def both_ends(values):
+    """Mean over the first and over the last fifth of the tasks, by seed."""
+    return values[:, :fifth].mean(1), values[:, -fifth:].mean(1)
+
+
+def ends_text(values):
+    """The same as text, mean over seeds."""
+    return "{:.2f} to {:.2f}".format(*(v.mean() for v in both_ends(values)))
+
+
+# %% tags=["remove-input"]
+show_markdown(
+    f"**Slowly-changing regression**, squared error, from the first to the last fifth of the tasks. Here {scale(bits)}; the original has "
+    f"{whole.stream.tasks} tasks of {whole.steps_per_task:,} steps and 100 runs. We know of no number printed for it."
+)
 show_table(
     [
         {
-            "method": m.label,
-            "total online accuracy": f"{totals[m.name].mean():.3f} ± {totals[m.name].std() / len(outside.seeds) ** 0.5:.3f}",
-            "published": f"{published[m.name].value:.3f}" if m.name in published else "",
+            "method, rate": m.label,
+            "mean over tasks": f"{errors[m.name].mean():.2f} ± {errors[m.name].mean(1).std(ddof=1) / len(bits.seeds) ** 0.5:.2f}",
+            "first to last": ends_text(errors[m.name]),
+            "times a linear fit": ends_text(errors[m.name] / linear),
         }
-        for m in outside.methods
+        for m in bits.methods
     ]
 )
 
 # %% tags=["remove-input"]
-(reference,) = published.values()
-ours = totals[reference.method].mean()
+grows = {m: both_ends(v)[1].mean() / both_ends(v)[0].mean() for m, v in errors.items()}
+fit_grows = both_ends(linear)[1].mean() / both_ends(linear)[0].mean()
+excess = {m: np.subtract(*both_ends(v / linear)[::-1]) for m, v in errors.items()}  # rise of the multiple, by seed
 claim(
-    f"18. {reference.source}: {reference.value:.3f}; here {ours:.3f} over {len(outside.seeds)} seeds, within the {reference.tolerance:g} that "
-    "was set before the run.",
-    abs(ours - reference.value) <= reference.tolerance,
+    f"26. The error grows over the tasks for both optimizers at all rates: on the last fifth it is {min(grows.values()):.1f} to "
+    f"{max(grows.values()):.1f} times that on the first. But so does that of a linear fit, {fit_grows:.1f} times: the last tasks are harder.",
+    min(grows.values()) > 1.1 and fit_grows > 1.1,
+)
+sure = [m for m, rise in excess.items() if (rise > 0).all()]
+claim(
+    f"27. Measured by the linear fit, Adam at 0.01 alone worsens in all {len(bits.seeds)} seeds, by {excess['adam_0.01'].mean():.2f} of its error, with "
+    f"{inside_outside(slow, 'dead', 'adam_0.01', -1):.0%} of its five units dead. Three seeds of this length show no loss at other rates.",
+    sure == ["adam_0.01"],
+)
+
+# %% [markdown]
+# ## How far the tuning reaches
+#
+# A rank on the board is a rank among candidates. What they leave open:
+
+# %% tags=["remove-cell"]
+TUNED = specs.tuned.TUNED
+grids = {m: sorted({c.lr for c in arms}) for m, arms in specs.CANDIDATES.items()}
+four = [m for m, rates in grids.items() if len(rates) == specs.supervised.BUDGET]
+two = [m for m in grids if m not in four]
+taken = {m: [specs.CANDIDATES[m][choice[m]] for choice in TUNED.values()] for m in grids}
+high, low = (sum(c.lr == grids[m][end] for m in four for c in taken[m]) for end in (-1, 0))
+larger = sum(c.lr == grids[m][-1] for m in two for c in taken[m])
+strong = [c.isometry_strength for c in taken["adamo"]]
+swept = {(specs.get(f"tune_{name}", tier).stream.tasks, e.stream.tasks) for name, e in experiments.items()}
+
+# %% tags=["remove-input"]
+claim(
+    "28. Sweeps see fewer tasks than the streams that are judged: "
+    f"{', '.join(f'{few} of {many}' for few, many in sorted(swept, key=lambda pair: pair[::-1]))}. A candidate that collapses later can win one.",
+    all(few < many for few, many in swept),
+)
+claim(
+    f"29. Of {len(four) * len(TUNED)} choices among four learning rates, {high} fell on the largest and {low} on the smallest: there the best rate may "
+    "lie outside.",
+    0 < high < len(four) * len(TUNED) and len(TUNED) == len(STREAMS),
+)
+claim(
+    f"30. The {len(two)} methods with a strength or the like had two of these and two learning rates: {larger} of their {len(two) * len(TUNED)} choices fell on the larger "
+    f"rate, and AdamO took the larger strength on {strong.count(max(strong))} of {len(strong)} streams.",
+    larger > 0.9 * len(two) * len(TUNED) and strong.count(max(strong)) > len(strong) / 2,
+)
+
+# %% [markdown]
+# And some names stand for more than one algorithm. Which ones are on the board:
+
+# %% tags=["remove-input"]
+shared = {m.name: m for m in experiments["labels_mnist"].methods if appendix.namesake(m)}
+show_table(
+    [
+        {
+            "name": labels[name],
+            "variants known to us": str(len(appendix.NAMESAKES[appendix.namesake(m)])),
+            "here": appendix.NAMESAKES[appendix.namesake(m)][appendix.variant(m)],
+        }
+        for name, m in shared.items()
+    ]
+)
+
+# %% tags=["remove-input"]
+known = {appendix.namesake(m): len(appendix.NAMESAKES[appendix.namesake(m)]) for m in shared.values()}
+claim(
+    f"31. Of {sum(known.values())} algorithms under {len(known)} names the board has {len(shared)}, one of each name; what it says of a name it says of that "
+    "one.",
+    len(shared) == len(known) and min(known.values()) > 1,
 )
 
 # %% [markdown]
@@ -556,8 +776,7 @@ claim(
 # Every claim that these streams can judge, with the verdict that `dyniso claims` computes from the stored tables, at this
 # scale: *reproduced* if the whole 95 % interval of the effect lies on the claimed side in every experiment, *not* if on the
 # other side in every one, *partly* otherwise, and *not run* if anything is missing. The effect is that of the experiment
-# that speaks least for the claim, then its mean over all. A stream that is marked "not run" above is declared, but no claim
-# is judged on it.
+# that speaks least for the claim, then its mean over all.
 
 # %% tags=["remove-cell"]
 judged = [(c, v) for c, v in claims.judge_all(tier) if set(c.experiments) & {*STREAMS, *GRADUAL, "cnn_labels_cifar10"}]
@@ -574,6 +793,26 @@ def effect_text(v):
 # %% tags=["remove-input"]
 show_table([{"claim": c.statement, "verdict and effect": f"**{v.verdict}**, {effect_text(v)}"} for c, v in judged])
 
+# %% tags=["remove-input"]
+found = [f for _, v in judged for f in v.findings]
+sided = [f for f in found if f.side != "undecided"]
+split = [f for f in sided if 0 < f.improved < 1]
+on_pairs = [f.side for f in found if f.experiment == "pairs_cifar100"]
+claim(
+    f"32. Four seeds make narrow intervals: of {len(sided)} that lie on one side of their threshold, {len(split)} do so although a seed lies on the other.",
+    0 < len(split) < len(sided) / 10,
+)
+claim(
+    f"33. No stream of the suite speaks for the claims as often as the class pairs: {on_pairs.count('for')} of {len(on_pairs)} findings there are for the claim and "
+    f"{on_pairs.count('against')} against it.",
+    all(
+        sum(f.side == "for" for f in found if f.experiment == name) / sum(f.experiment == name for f in found)
+        < on_pairs.count("for") / len(on_pairs)
+        for name in STREAMS
+        if name != "pairs_cifar100"
+    ),
+)
+
 # %% [markdown]
 # ## What to conclude, and what not
 #
@@ -585,14 +824,18 @@ show_table([{"claim": c.statement, "verdict and effect": f"**{v.verdict}**, {eff
 #   way round: there the isometry of weights goes with the score, and MaxMin needs it (11, 12).
 # - Where classes are renamed, what was learned about the images is worth keeping, and methods that let weights grow keep
 #   most of it (13). Holding weights near isometry is not free.
+# - Where each task has two new classes of photographs the paper's account fits best: what holds or pulls weights to isometry
+#   leads, on sorting activations too (15). But Adam loses little there (14), and a fresh network does almost as well (16).
 # - Boundaries matter most. Where the same labels come in gradually Adam keeps learning with weights that are far from isometric
-#   (15 to 17). The stream that is used to show loss of plasticity is also the one that produces most of it.
+#   (19 to 21). The stream that is used to show loss of plasticity is also the one that produces most of it.
 #
 # Not shown here:
 #
 # - anything at the paper's size. Networks are 64 wide, images small, tasks short; tier `paper` is not run;
-# - that the candidates are the best there are. Four each is little, sweeps see the first tasks only, and for several methods the best
-#   one is at the edge of its grid ({doc}`the appendix <13_settings_and_costs>` shows which);
+# - that the candidates are the best there are. Four each is little, sweeps see the first tasks only (28), and many choices are at the
+#   edge of their grid (29, 30; {doc}`the appendix <13_settings_and_costs>` shows which);
+# - that the engine repeats other papers' results. One published number is met (22); on the two other protocols our tasks and their steps are a fifth of the
+#   original or less, and what is shown is that their streams and nets run here, not that their curves come out (24, 27);
 # - a comparison blind to what was known: AdamO's two strengths were offered after its strengths had been studied on the first
 #   of these streams, with the seeds judged here ({doc}`07_adamo`); other candidates come from the methods' sources;
 # - why gradual labels are harmless: fewer large steps after a change, or gradients that never vanish within a task.
