@@ -424,9 +424,10 @@ claim(
 renamed, classes = board["classes_cifar100"], experiments["classes_cifar100"]
 claim(
     f"13. Where classes are renamed, isometry costs: MaxMin {renamed['maxmin']:.2f}, with its weights held orthogonal {renamed['maxmin_hard']:.2f} "
-    f"at the same rate, AdamO {renamed['adamo']:.2f}; a new head for each task does best ({renamed['reset_head']:.2f}), then Muon "
+    f"at the same rate, AdamO {renamed['adamo']:.2f}, ReDo {renamed['redo']:.2f}; a new head for each task does best ({renamed['reset_head']:.2f}), then Muon "
     f"({renamed['muon']:.2f}).",
     renamed["maxmin"] > renamed["maxmin_hard"] + 0.1
+    and renamed["redo"] > renamed["adamo"] + 0.1
     and classes.method("maxmin").lr == classes.method("maxmin_hard").lr
     and list(renamed.sort_values().index[-2:]) == ["muon", "reset_head"],
 )

@@ -161,7 +161,8 @@ claim(
 # tasks. It enters the comparison with the candidate of the best score on the last third of the sweep's tasks: online
 # accuracy, or for regression the smallest online loss. One run that diverges makes its candidate the worst; of equal ones
 # the first is taken. The budget is small, and the candidates are ours: a method whose best setting is not among them is
-# undersold. The sweep is shorter than the stream that is judged, so a setting that collapses only later can win it. And
+# undersold. A method with a strength or the like has two of these and two learning rates, where others have four rates, and
+# nearly always takes the larger ({doc}`09_supervised_benchmarks` counts). The sweep is shorter than the stream that is judged, so a setting that collapses only later can win it. And
 # AdamO's candidates were set after its strengths had been studied on one of these streams ({doc}`07_adamo`), with the seeds
 # that are judged here; the other methods' candidates come from their sources.
 
