@@ -15,8 +15,8 @@ from statistics import median
 
 import torch
 
+from dyniso.runner import hardware_name
 from dyniso.store import provenance
-from dyniso.train import hardware_name
 
 RESULTS = Path(__file__).parent / "results"
 

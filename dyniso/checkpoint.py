@@ -1,4 +1,4 @@
-"""Where a group of runs stands between two tasks, on disk: whole or not at all, and gone once the group is stored."""
+"""Where a group of runs stands between two parts, on disk: whole or not at all, and gone once the group is stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Checkpoint:
 
     Args:
         path: of the file; its name holds the digests of settings and code, so no other run can take it up.
-        every_s: seconds between two saves; one is due at the end of the task in which they have passed.
+        every_s: seconds between two saves; one is due at the end of the part (task, or update of PPO) in which they
+            have passed.
         deadline: `time.monotonic()` after which a save is made at once and `OutOfTime` raised; None for no limit.
     """
 
@@ -52,7 +53,7 @@ class Checkpoint:
             raise UnusableError(f"{self.path} is damaged; delete it and this group of runs starts anew") from error
         return saved
 
-    def after_task(self, state: Callable[[], dict[str, Any]]) -> None:
+    def after_part(self, state: Callable[[], dict[str, Any]]) -> None:
         """Save if it is time.
 
         Args:

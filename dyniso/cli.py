@@ -64,7 +64,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.set_defaults(command=function)
         if name in ("run", "figure"):
-            command.add_argument("experiment", help=" | ".join(specs.REGISTRY))
+            command.add_argument("experiment", help=" | ".join(specs.everything()))
             command.add_argument("--tier", default="smoke", help=" | ".join(specs.TIERS) + " (default smoke)")
             command.add_argument("--seeds", type=int, help="number of seeds, 0 .. N-1 (default: the spec's)")
             command.add_argument("--methods", help="comma-separated names (default: all)")
@@ -94,9 +94,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def chosen(options: argparse.Namespace) -> specs.Experiment:
+def chosen(options: argparse.Namespace) -> specs.Comparison:
     """The experiment that a call names, with its seeds and methods."""
-    experiment = specs.get(options.experiment, options.tier)
+    experiment = specs.find(options.experiment, options.tier)
     if options.methods is not None:
         experiment = specs.only_methods(experiment, [m.strip() for m in options.methods.split(",")])
     return experiment if options.seeds is None else specs.with_seeds(experiment, options.seeds)
@@ -104,7 +104,7 @@ def chosen(options: argparse.Namespace) -> specs.Experiment:
 
 def command_list(_: argparse.Namespace) -> int:
     """Every experiment with its tiers."""
-    for name, by_tier in specs.REGISTRY.items():
+    for name, by_tier in specs.everything().items():
         print(f"{name}: {by_tier['smoke'].title}")
         for tier, e in by_tier.items():
             stored = "stored" if store.compact_path(e).exists() else "not stored"
@@ -117,7 +117,7 @@ def command_list(_: argparse.Namespace) -> int:
 def command_run(options: argparse.Namespace) -> int:
     """Run and print a short table: what each method reached on the first and the last task."""
     experiment = chosen(options)
-    if options.compact and (experiment != specs.get(options.experiment, options.tier) or options.shard != "0/1"):
+    if options.compact and (experiment != specs.find(options.experiment, options.tier) or options.shard != "0/1"):
         raise UsageError("--compact stores a whole experiment; leave out --seeds, --methods and --shard")
     if options.time_budget is not None and options.fresh:
         raise UsageError(
@@ -128,13 +128,13 @@ def command_run(options: argparse.Namespace) -> int:
     shard = shard_of(options.shard)
     import torch
 
-    from . import train
+    from . import runner
     from .checkpoint import OutOfTime
 
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(1)  # two threads beside another busy process are tens of times slower
     try:
-        frame = train.run(
+        frame = runner.run(
             experiment,
             options.device,
             fresh=options.fresh,
@@ -158,10 +158,10 @@ def shard_of(text: str) -> tuple[int, int]:
     return int(i), int(n)
 
 
-def print_scores(experiment: specs.Experiment, frame: store.pd.DataFrame) -> None:
+def print_scores(experiment: specs.Comparison, frame: store.pd.DataFrame) -> None:
     """What each method reached on the first and the last task, and which runs diverged."""
-    last, score = experiment.stream.tasks - 1, experiment.stream.score
-    means = frame[frame["metric"] == score].groupby(["method", "task"])["value"].mean()
+    last, score = experiment.tasks - 1, experiment.score
+    means = frame[(frame["metric"] == score) & (frame["layer"] == "")].groupby(["method", "task"])["value"].mean()
     size = f"tier {experiment.tier}, {len(experiment.seeds)} seeds"
     print(f"{experiment.name}, {size}: {score.replace('_', ' ')}, first and last task")
     for method in experiment.methods:
@@ -172,12 +172,12 @@ def print_scores(experiment: specs.Experiment, frame: store.pd.DataFrame) -> Non
         print(f"  diverged: {row['method']}, seed {row['seed']}")
 
 
-def stored_rows(experiment: specs.Experiment) -> tuple[store.pd.DataFrame, str]:
+def stored_rows(experiment: specs.Comparison) -> tuple[store.pd.DataFrame, str]:
     """Rows from single runs where all are there, else from the committed table; and which."""
     paths = store.experiment_paths(store.runs_folder(), experiment)
     if all(p.exists() for p in paths):
         return store.read_runs(paths), "runs"
-    frame = store.read_compact(specs.get(experiment.name, experiment.tier))
+    frame = store.read_compact(specs.find(experiment.name, experiment.tier))
     stored = set(zip(frame["method"], frame["seed"], strict=True))
     for wanted in ((m.name, s) for m in experiment.methods for s in experiment.seeds):
         if wanted not in stored:
@@ -230,7 +230,7 @@ def command_doctor(_: argparse.Namespace) -> int:
         print(f"data {name}: {place if place else 'not here; fetched when first asked for'}")
     have = {name for name, place in found if place}
     missing = []
-    for name, by_tier in specs.REGISTRY.items():
+    for name, by_tier in specs.everything().items():
         for tier, e in by_tier.items():
             path = store.compact_path(e)
             print(f"results {name} {tier}: {'stored' if path.exists() else 'none'}")

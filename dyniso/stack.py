@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -107,58 +108,75 @@ class Stack:
             plain[name].load_state_dict(own)
         return nn.Sequential(OrderedDict(plain)).to(next(iter(weights.values())).device).double()
 
-    def attach(self, method: Method, optimizer: Any, seeds: list[int]) -> baselines.Attached:
-        """The baseline of a method at work on the stacked parameters."""
-        layers = [
+    def linear_maps(self) -> list[baselines.Layer]:
+        """Weight and bias of every linear layer and convolution, in order of the forward pass."""
+        return [
             baselines.Layer(name, self.params[f"{name}.weight"], self.params.get(f"{name}.bias"))
             for name, layer in self.template.named_children()
             if isinstance(layer, WEIGHTED)
         ]
+
+    def attach(self, method: Method, optimizer: Any, seeds: list[int]) -> baselines.Attached:
+        """The baseline of a method at work on the stacked parameters."""
         baseline = baselines.make(method.baseline or "", **dict(method.settings))
         elementwise = baselines.is_elementwise(self.template)
-        return baselines.Attached(baseline, layers, optimizer, self, seeds, batch_dims=1, elementwise=elementwise)
+        return baselines.Attached(baseline, self.linear_maps(), optimizer, self, seeds, 1, elementwise)
 
     def optimizer(self, runs: list[Run]) -> Any:
-        """The optimizer of a group of runs: settings shared but for the strength, which is one value a run."""
-        method = runs[0].method
-        everything = list(self.params.values())
-        decay = method.weight_decay or 0.0
-        if method.optimizer == "adamw":
-            return torch.optim.AdamW(everything, lr=method.lr, weight_decay=decay, fused=True)
-        if method.optimizer == "sgd":
-            return torch.optim.SGD(everything, lr=method.lr, weight_decay=decay)
-        if method.optimizer == "upgd":
-            generators = [torch.Generator(everything[0].device).manual_seed(run.seed) for run in runs]
-            return baselines.UPGD(everything, method.lr, weight_decay=decay, generators=generators, batch_dims=1)
-        strengths = [run.method.isometry_strength for run in runs]
-        if method.optimizer != "muon" and not any(strengths):
-            return torch.optim.Adam(everything, lr=method.lr, weight_decay=decay, fused=True)
-        names = self.regularised()
-        pulled = [self.params[n] for n in names]
-        rest = [p for n, p in self.params.items() if n not in names]
-        if method.optimizer == "muon":  # ten times the learning rate of the Adam beside it
-            muon = baselines.PerRun(pulled, lambda ps: torch.optim.Muon(ps, lr=10 * method.lr, weight_decay=decay))
-            return baselines.Several(muon, torch.optim.Adam(rest, lr=method.lr, weight_decay=decay, fused=True))
-        per_run = torch.tensor(strengths, device=everything[0].device)
-        return AdamO(
-            [{"params": pulled, "isometry_strength": per_run}, {"params": rest, "isometry_strength": 0.0}],
-            lr=method.lr,
-            isometry_every=method.isometry_every,
-            coupled=method.coupled,
-            batch_dims=1,
-            weight_decay=decay,
-            decoupled_weight_decay=bool(method.decoupled_weight_decay),
-            fused=True,
-        )
+        """The optimizer of a group of runs."""
+        return make_optimizer(runs, self.params, self.regularised)
 
-    @torch.no_grad()
     def clip(self, norm: float) -> None:
         """Scale the gradients of each run down to a global norm, as `torch.nn.utils.clip_grad_norm_` does for one."""
-        grads = [p.grad for p in self.params.values() if p.grad is not None]
-        size = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
-        factor = (norm / (size + 1e-6)).clamp_max(1)
-        for g in grads:
-            g.mul_(factor.reshape(-1, *[1] * (g.ndim - 1)))
+        clip_norm(self.params.values(), norm)
+
+
+def make_optimizer(runs: list[Run], params: Mapping[str, Tensor], pulled_by: Callable[[], Collection[str]], **adam: Any) -> Any:
+    """The optimizer of stacked runs: settings shared but for the isometry strength, which is one value a run.
+
+    Args:
+        params: of all runs, each (runs, ...). pulled_by: names those that AdamO and Muon take; asked only by these.
+        adam: options of torch's Adam for the methods that use it, e.g. eps.
+    """
+    method = runs[0].method
+    everything = list(params.values())
+    decay = method.weight_decay or 0.0
+    adam |= dict(lr=method.lr, weight_decay=decay, fused=True)
+    if method.optimizer == "adamw":
+        return torch.optim.AdamW(everything, **adam)
+    if method.optimizer == "sgd":
+        return torch.optim.SGD(everything, lr=method.lr, weight_decay=decay)
+    if method.optimizer == "upgd":
+        generators = [torch.Generator(everything[0].device).manual_seed(run.seed) for run in runs]
+        return baselines.UPGD(everything, method.lr, weight_decay=decay, generators=generators, batch_dims=1)
+    strengths = [run.method.isometry_strength for run in runs]
+    if method.optimizer != "muon" and not any(strengths):
+        return torch.optim.Adam(everything, **adam)
+    names = pulled_by()
+    pulled = [params[n] for n in names]
+    rest = [p for n, p in params.items() if n not in names]
+    if method.optimizer == "muon":  # ten times the learning rate of the Adam beside it
+        muon = baselines.PerRun(pulled, lambda ps: torch.optim.Muon(ps, lr=10 * method.lr, weight_decay=decay))
+        return baselines.Several(muon, torch.optim.Adam(rest, **adam))
+    per_run = torch.tensor(strengths, device=everything[0].device)
+    return AdamO(
+        [{"params": pulled, "isometry_strength": per_run}, {"params": rest, "isometry_strength": 0.0}],
+        isometry_every=method.isometry_every,
+        coupled=method.coupled,
+        batch_dims=1,
+        decoupled_weight_decay=bool(method.decoupled_weight_decay),
+        **adam,
+    )
+
+
+@torch.no_grad()
+def clip_norm(params: Iterable[Tensor], norm: float) -> None:
+    """Scale the gradients of each run, over all of its parameters (runs, ...), down to a global norm."""
+    grads = [p.grad for p in params if p.grad is not None]
+    size = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
+    factor = (norm / (size + 1e-6)).clamp_max(1)
+    for g in grads:
+        g.mul_(factor.reshape(-1, *[1] * (g.ndim - 1)))
 
 
 def apply_stacked(layer: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:

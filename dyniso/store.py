@@ -22,7 +22,7 @@ import duckdb
 import pandas as pd
 
 from . import __version__
-from .specs import Experiment, Method, digest
+from .specs import Comparison, GameExperiment, Method, digest
 
 PACKAGE = Path(__file__).parent
 COLUMNS = ["experiment", "tier", "method", "seed", "task", "layer", "metric", "value"]
@@ -44,6 +44,9 @@ TRAINING_MODULES = (
 )
 
 
+GAME_MODULES = ("rl",)
+
+
 class UnusableError(ValueError):
     """A stored file is damaged, or holds runs of other settings. The message names it and says what to do."""
 
@@ -60,11 +63,15 @@ def runs_folder() -> Path:
 
 
 @functools.cache
-def code_digest() -> str:
-    """Digest of the sources that decide what a run computes; a run made by other code is not reused."""
+def code_digest(games: bool = False) -> str:
+    """Digest of the sources that decide what a run computes; a run made by other code is not reused.
+
+    Args:
+        games: of a run on games, which more modules decide.
+    """
     files = [
         path
-        for name in TRAINING_MODULES
+        for name in (*TRAINING_MODULES, *(GAME_MODULES if games else ()))
         for path in sorted([*PACKAGE.glob(f"{name}.py"), *PACKAGE.glob(f"{name}/*.py")])
     ]
     sources = b"".join(p.read_bytes() for p in files)
@@ -101,11 +108,11 @@ def cpu_name() -> str:
     return f"{model}, {os.cpu_count()} cores"
 
 
-def provenance(hardware: str | None = None) -> dict[str, str]:
+def provenance(hardware: str | None = None, games: bool = False) -> dict[str, str]:
     """What produces results here and now: versions, commit, hardware, time (UTC)."""
     return {
         "commit": commit(),
-        "code": code_digest(),
+        "code": code_digest(games),
         "dyniso": __version__,
         "torch": importlib.metadata.version("torch"),
         "python": platform.python_version(),
@@ -114,9 +121,10 @@ def provenance(hardware: str | None = None) -> dict[str, str]:
     }
 
 
-def run_path(folder: Path, experiment: Experiment, method: Method, seed: int) -> Path:
+def run_path(folder: Path, experiment: Comparison, method: Method, seed: int) -> Path:
     """One run's file; digests of settings and code in its name keep it apart from what others made."""
-    name = f"{method.name}-{seed}-{digest(experiment, method)}-{code_digest()[:8]}.parquet"
+    code = code_digest(isinstance(experiment, GameExperiment))
+    name = f"{method.name}-{seed}-{digest(experiment, method)}-{code[:8]}.parquet"
     return folder / experiment.name / experiment.tier / name
 
 
@@ -172,7 +180,7 @@ def query(path: Path, columns: str, function: str) -> pd.DataFrame:
 
 
 def write_run(
-    folder: Path, experiment: Experiment, method: Method, seed: int, rows: pd.DataFrame, made_by: dict[str, str]
+    folder: Path, experiment: Comparison, method: Method, seed: int, rows: pd.DataFrame, made_by: dict[str, str]
 ) -> Path:
     """Store one finished run.
 
@@ -209,17 +217,17 @@ def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
     return frame.assign(wall_s=pd.to_numeric(frame["wall_s"]))
 
 
-def experiment_paths(folder: Path, experiment: Experiment) -> list[Path]:
+def experiment_paths(folder: Path, experiment: Comparison) -> list[Path]:
     """The files of all runs of an experiment, methods by seeds."""
     return [run_path(folder, experiment, m, s) for m in experiment.methods for s in experiment.seeds]
 
 
-def compact_path(experiment: Experiment) -> Path:
+def compact_path(experiment: Comparison) -> Path:
     """The committed table of an experiment and tier."""
     return results_folder() / f"{experiment.name}-{experiment.tier}.parquet"
 
 
-def compact(folder: Path, experiment: Experiment) -> Path:
+def compact(folder: Path, experiment: Comparison) -> Path:
     """Join all runs of an experiment into its committed table (sorted, float32), and return its path."""
     frame = read_runs(experiment_paths(folder, experiment)).sort_values(["method", "seed", "metric", "layer", "task"])
     path = compact_path(experiment)
@@ -229,7 +237,7 @@ def compact(folder: Path, experiment: Experiment) -> Path:
     return path
 
 
-def read_compact(experiment: Experiment) -> pd.DataFrame:
+def read_compact(experiment: Comparison) -> pd.DataFrame:
     """The committed rows of an experiment, only those whose settings are the present spec's.
 
     Raises:
@@ -257,6 +265,6 @@ def hardware_of(frame: pd.DataFrame) -> str:
     return "; ".join(sorted(frame["hardware"].unique()))
 
 
-def as_json(experiment: Experiment) -> str:
+def as_json(experiment: Comparison) -> str:
     """The digests of an experiment's methods as JSON, for a stamp."""
     return json.dumps({m.name: digest(experiment, m) for m in experiment.methods})

@@ -1,18 +1,13 @@
-"""The one training loop: from an experiment's spec to stored rows, with all runs of a shape stacked on a leading axis.
+"""The training loop of supervised streams, with all runs of a shape stacked on a leading axis.
 
-Runs (methods x seeds) that differ only in seed and isometry strength are trained together: their parameters are
-stacked, the net is an ordinary module called through `torch.func.functional_call` and `vmap`. Every method of a seed
+Runs (methods x seeds) that differ only in seed and isometry strength are trained together. Every method of a seed
 starts from the same weights and sees the same batches, so comparisons are paired.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import time
-from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import baselines, nets, probes, store
+from . import baselines, nets, probes
 from .checkpoint import Checkpoint
 from .measures import (
     Measures,
@@ -41,31 +36,6 @@ from .streams import Source, TaskData, load_source, load_task, task_order
 KERNEL = 64  # inputs of the kernel that is measured before a task
 LENS = 16  # inputs whose Jacobians are formed after the last task
 BUDGETS = (20, 100)  # steps after which measure "kernel" looks at the loss of the task
-HOST_MEMORY = 4 * 2**30  # bytes that a group of runs may take on a CPU
-
-
-def resolve_device(device: str = "auto") -> torch.device:
-    """The torch device of a name; "auto" takes CUDA where there is one.
-
-    Raises:
-        ValueError: a name torch does not know, or a CUDA device that is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device={device!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:N'") from None
-    if chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"device={device!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:N'")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device={device!r}; this machine has {torch.cuda.device_count()} CUDA devices")
-    return chosen
-
-
-def hardware_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's model and cores."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else store.cpu_name()
 
 
 def make_net(experiment: Experiment, method: Method, seed: int, source: Source) -> nn.Sequential:
@@ -206,7 +176,7 @@ def train_group(
             bar.update()
         if checkpoint and index + 1 < experiment.stream.tasks:
             now = {"tasks_done": index + 1, "recorded": recorded, "dead": dead}
-            checkpoint.after_task(lambda now=now: now | {"trainer": trainer.state_dict()})  # type: ignore[misc]
+            checkpoint.after_part(lambda now=now: now | {"trainer": trainer.state_dict()})  # type: ignore[misc]
     return frames(recorded, len(runs))
 
 
@@ -274,25 +244,8 @@ def before_task(experiment: Experiment, trainer: Trainer, task: TaskData, source
     return found
 
 
-def grouped(runs: list[Run], most: int | None = None) -> list[list[Run]]:
-    """Runs that can be stacked: the same method but for name and isometry strength (plain Adam is strength 0).
-
-    Args:
-        most: runs that fit into one group; larger groups are split evenly.
-    """
-    groups = defaultdict(list)
-    for run in runs:
-        plain = "adamo" if run.method.optimizer == "adam" else run.method.optimizer
-        groups[replace(run.method, name="", label="", optimizer=plain, isometry_strength=0.0)].append(run)
-    split = []
-    for group in groups.values():
-        size = math.ceil(len(group) / math.ceil(len(group) / (most or len(group))))
-        split += [group[i : i + size] for i in range(0, len(group), size)]
-    return split
-
-
-def most_runs(experiment: Experiment, source: Source) -> int:
-    """How many runs of an experiment fit beside each other into the memory of the source's device, at least 1.
+def bytes_a_run(experiment: Experiment, source: Source) -> int:
+    """Memory that one run of an experiment takes, roughly.
 
     A run takes its parameters seven times (weight, gradient, two moments, the batch and step of the isometry pull, one
     spare), the activations of a minibatch or probe four times, and its minibatches' indices.
@@ -308,95 +261,23 @@ def most_runs(experiment: Experiment, source: Source) -> int:
     samples = max(experiment.batch, experiment.probe, min(1000, experiment.stream.samples))
     parameters = sum(p.numel() for p in net.parameters())
     indices = 2 * experiment.steps_per_task * experiment.batch + 2 * experiment.stream.samples
-    bytes_a_run = 4 * (7 * parameters + 4 * samples * units + indices)
-    device = source.inputs.device
-    room = 0.8 * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else HOST_MEMORY
-    return max(1, int(room // bytes_a_run))
+    return 4 * (7 * parameters + 4 * samples * units + indices)
 
 
-def checkpoint_path(folder: Path, experiment: Experiment, group: list[Run]) -> Path:
-    """Where a group's checkpoint lies; the name is a digest of what its runs' files are called."""
-    paths = [store.run_path(folder, experiment, r.method, r.seed) for r in group]
-    name = hashlib.sha256("\n".join(p.name for p in paths).encode()).hexdigest()[:16]
-    return paths[0].with_name(f"{group[0].method.name}-{name}.checkpoint")
+class StreamEngine:
+    """Trains groups of runs on one stream (see `dyniso.runner.Engine`).
 
-
-def check_methods(experiment: Experiment) -> None:
-    """Raise ValueError now, not after hours, for a setting that a baseline refuses."""
-    for method in experiment.methods:
-        if method.baseline:
-            baselines.make(method.baseline, **dict(method.settings))
-
-
-def run(
-    experiment: Experiment,
-    device: str = "auto",
-    folder: Path | None = None,
-    fresh: bool = False,
-    progress: bool | None = None,
-    *,
-    shard: tuple[int, int] = (0, 1),
-    time_budget_s: float | None = None,
-    checkpoint_every_s: float = 60.0,
-) -> pd.DataFrame:
-    """Run whatever of an experiment is not stored yet, store each group as it finishes, and return all rows.
-
-    Args:
-        experiment: from `dyniso.specs.get`, possibly with other seeds or fewer methods.
-        device: "auto", "cpu", "cuda", "cuda:N".
-        folder: where runs are kept; default `dyniso.store.runs_folder()`.
-        fresh: run everything again, stored or not.
-        progress: show a bar; None shows it on a terminal only.
-        shard: (i, n): every n-th group from the i-th on, so that n processes share the work; rows are those of the
-            shard's own runs.
-        time_budget_s: seconds after which it saves and stops, at the end of a task.
-        checkpoint_every_s: a checkpoint is written at the end of a task if the last is this many seconds old.
-    Returns:
-        Long form (see `dyniso.store`), all methods and seeds.
     Raises:
-        ValueError: a bad device or shard, or a stream that asks for more images than the data set has.
-        DataError: the data set is not there and cannot be fetched. OSError: the folder cannot be written.
-        OutOfTime: the time budget is spent; the same call goes on where this one stopped.
-        UnusableError: a checkpoint is damaged.
+        ValueError: the stream asks for more images than the data set has.
+        DataError: the data set is not there and cannot be fetched.
     """
-    i, n = shard
-    if not 0 <= i < n:
-        raise ValueError(f"shard={i}/{n}; expected i/n with 0 <= i < n")
-    deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
-    place = resolve_device(device)
-    folder = store.runs_folder() if folder is None else folder
-    store.require_writable(folder)
-    check_methods(experiment)
-    source = load_source(experiment.stream, place)
-    everything = [Run(m, s) for m in experiment.methods for s in experiment.seeds]
-    groups = grouped(everything, most_runs(experiment, source))[i::n]
-    for group in groups:
-        paths = {r: store.run_path(folder, experiment, r.method, r.seed) for r in group}
-        todo = [r for r in group if fresh or not paths[r].exists()]
-        if todo:
-            checkpoint = Checkpoint(checkpoint_path(folder, experiment, todo), checkpoint_every_s, deadline)
-            if fresh:
-                checkpoint.remove()
-            run_group(experiment, todo, source, folder, checkpoint, progress)
-    return store.read_runs([store.run_path(folder, experiment, r.method, r.seed) for group in groups for r in group])
 
+    unit = "task"
 
-def run_group(
-    experiment: Experiment,
-    group: list[Run],
-    source: Source,
-    folder: Path,
-    checkpoint: Checkpoint,
-    progress: bool | None,
-) -> None:
-    """Train a group, from its checkpoint if there is one, and store its runs."""
-    made_by = store.provenance(hardware_name(source.inputs.device))
-    hidden = None if progress is None else not progress
-    names = ", ".join(sorted({r.method.name for r in group}))
-    with tqdm(total=experiment.stream.tasks, unit="task", disable=hidden, desc=names) as bar:
-        results = train_group(experiment, group, source, bar, checkpoint)
-    made_by["wall_s"] = f"{checkpoint.elapsed_s:.1f}"
-    made_by["stacked_runs"] = str(len(group))
-    for r, frame in zip(group, results, strict=True):
-        store.write_run(folder, experiment, r.method, r.seed, frame, made_by)
-    checkpoint.remove()
+    def __init__(self, experiment: Experiment, device: torch.device):
+        self.experiment, self.source = experiment, load_source(experiment.stream, device)
+        self.bytes_a_run, self.parts = bytes_a_run(experiment, self.source), experiment.tasks
+
+    def train_group(self, runs: list[Run], bar: tqdm, checkpoint: Checkpoint) -> list[pd.DataFrame]:
+        """See `train_group`."""
+        return train_group(self.experiment, runs, self.source, bar, checkpoint)

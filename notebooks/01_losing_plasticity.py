@@ -27,7 +27,7 @@ device = "auto"  # auto | cpu | cuda: where to train
 # %% tags=["remove-cell"]
 import time
 
-from dyniso import figures, specs, store, train
+from dyniso import figures, runner, specs, store
 from dyniso.book import claim, show, show_table, stamp
 
 started = time.perf_counter()
@@ -79,7 +79,7 @@ show_table(rows)
 # One library call trains whatever is not stored yet and returns one row a number.
 
 # %%
-frame = train.run(experiment, device=device)
+frame = runner.run(experiment, device=device)
 f"{len(frame):,} numbers from {len(experiment.methods)} methods x {len(experiment.seeds)} seeds"
 
 # %% tags=["remove-input"]

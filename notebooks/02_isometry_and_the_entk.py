@@ -38,7 +38,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dyniso import data, figures, nets, streams, train
+from dyniso import data, figures, nets, runner, streams
 from dyniso.book import claim, show, show_markdown, stamp
 from dyniso.entk import (
     backward_maps,
@@ -51,7 +51,7 @@ from dyniso.entk import (
 
 started = time.perf_counter()
 torch.set_default_dtype(torch.float64)  # small eigenvalues are what this chapter is about
-torch_device = train.resolve_device(device)
+torch_device = runner.resolve_device(device)
 figures.use_style()
 digits = data.load("mnist-small")
 pixels = streams.standardise(digits).double()

@@ -45,7 +45,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dyniso import cli, data, figures, specs, store, streams, train
+from dyniso import cli, data, figures, runner, specs, store, streams, train
 from dyniso.book import claim, import_graph, imported_names, show, show_markdown, stamp
 from dyniso.stack import Run, Stack
 
@@ -191,7 +191,7 @@ claim(
 # %% [markdown]
 # ## The life of one run
 #
-# We follow the smallest experiment worth the name through every station, in the order in which `dyniso.train.run`
+# We follow the smallest experiment worth the name through every station, in the order in which `dyniso.runner.run`
 # visits them. It trains in a fraction of a second, and its numbers mean nothing.
 #
 # ### Spec
@@ -264,11 +264,11 @@ claim(
 # %% [markdown]
 # ### Stacked nets
 #
-# Runs that differ only in seed and isometry strength are trained as one: `dyniso.train.grouped` finds them,
+# Runs that differ only in seed and isometry strength are trained as one: `dyniso.runner.grouped` finds them,
 # `dyniso.stack.Stack` holds their parameters with the runs on the first axis.
 
 # %%
-(group,) = train.grouped(arms)
+(group,) = runner.grouped(arms)
 source = streams.load_source(stream, torch.device("cpu"))
 nets = [train.make_net(experiment, m, s, source) for m, s in group]
 stack = Stack(nets, torch.device("cpu"))
@@ -323,13 +323,13 @@ claim(
 # %% [markdown]
 # ### Files
 #
-# `dyniso.train.run` does all of the above, and stores each run as one parquet file. A file appears whole or not at
+# `dyniso.runner.run` does all of the above, and stores each run as one parquet file. A file appears whole or not at
 # all, and its name ends in the digest.
 
 # %%
 scratch = tempfile.TemporaryDirectory()
 folder = Path(scratch.name)
-frame = train.run(experiment, "cpu", folder, progress=False)
+frame = runner.run(experiment, "cpu", folder, progress=False)
 files = sorted(folder.rglob("*.*"))
 print(*(path.name for path in files), sep="\n")
 
@@ -349,7 +349,7 @@ table(rows, "key", "value")
 # %%
 refusal = AssertionError("it trained")
 with mock.patch.object(train, "train_group", side_effect=refusal):
-    again = train.run(experiment, "cpu", folder, progress=False)
+    again = runner.run(experiment, "cpu", folder, progress=False)
 
 # %% tags=["remove-input"]
 claim("11. The second call trains nothing and returns the same rows.", again.equals(frame))
@@ -360,7 +360,7 @@ claim("11. The second call trains nothing and returns the same rows.", again.equ
 # %%
 changed = replace(experiment, methods=(replace(adam, lr=2e-3), adamo))
 before = {path: path.stat().st_mtime_ns for path in files}
-train.run(changed, "cpu", folder, progress=False)
+runner.run(changed, "cpu", folder, progress=False)
 new = sorted(set(folder.rglob("*.*")) - set(files))
 print(*(path.name for path in new), sep="\n")
 
@@ -453,7 +453,7 @@ claim("16. A table of other settings is an error, never a figure.", isinstance(r
 #    `dyniso.specs.Method.__post_init__`. A new field whose default is None or () leaves stored runs valid; with any
 #    other default all digests change, and stored tables have to be made again.
 # 3. Build it in `dyniso.stack.Stack.optimizer`. Runs are stacked if their methods agree in every field but name and
-#    isometry strength (`dyniso.train.grouped`).
+#    isometry strength (`dyniso.runner.grouped`).
 # 4. Add it to `VARIANTS` in `tests/test_train.py`: each is held equal, stacked, to the same runs alone.
 # 5. If it has a module of its own, list that in `dyniso.store.TRAINING_MODULES`, so that a change of it makes old
 #    runs stale.
@@ -599,7 +599,7 @@ claim(
 # :class: dropdown
 #
 # `isometry_every` is a setting, so the arm has a digest of its own and one new file a seed; the other runs are found.
-# It also is in the key of `dyniso.train.grouped`: the pull of a stack happens at one step for all, so the new arm
+# It also is in the key of `dyniso.runner.grouped`: the pull of a stack happens at one step for all, so the new arm
 # gets its own stack. The cell below is the solution, executed.
 # :::
 
@@ -607,7 +607,7 @@ claim(
 lazy = replace(adamo, name="adamo_0.1_every_4", label="AdamO 0.1, every 4", isometry_every=4)
 extended = replace(experiment, methods=(*experiment.methods, lazy))
 with mock.patch.object(train, "train_group", wraps=train.train_group) as trained:
-    train.run(extended, "cpu", folder, progress=False)
+    runner.run(extended, "cpu", folder, progress=False)
 trained_runs = [run for call in trained.call_args_list for run in call.args[1]]
 claim(
     "Only the new arm is trained, once a seed.", [run.method for run in trained_runs] == [lazy] * len(experiment.seeds)
@@ -615,7 +615,7 @@ claim(
 everything = [Run(m, s) for m in extended.methods for s in extended.seeds]
 claim(
     "It does not share a stack with the others.",
-    [len(g) for g in train.grouped(everything)] == [len(group), len(experiment.seeds)],
+    [len(g) for g in runner.grouped(everything)] == [len(group), len(experiment.seeds)],
 )
 
 # %% [markdown]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import long_rows
 
-from dyniso import claims, data, specs, store, train
+from dyniso import claims, data, runner, specs, store, train
 from dyniso.cli import main
 
 
@@ -18,6 +18,7 @@ from dyniso.cli import main
 def home(tiny, tmp_path, monkeypatch):
     """An empty working folder, with `tiny` as the only registered experiment."""
     named = replace(tiny, name="small")
+    monkeypatch.setattr(specs, "REINFORCEMENT", {})
     monkeypatch.setattr(specs, "REGISTRY", {"small": {t: replace(named, tier=t) for t in specs.TIERS}})
     monkeypatch.setattr(store, "results_folder", lambda: tmp_path / "results")
     monkeypatch.setenv("DYNISO_RUNS", str(tmp_path / "runs"))
@@ -168,7 +169,7 @@ def test_printed_numbers_are_those_of_the_stored_rows(home, capsys):
 def test_run_names_diverged_runs(home, capsys, monkeypatch):
     rows = long_rows(specs.get("small")).assign(metric="online_accuracy", layer="")
     bad = rows.iloc[[-1]].assign(metric="diverged", value=1.0)
-    monkeypatch.setattr(train, "run", lambda *_args, **_options: pd.concat([rows, bad]))
+    monkeypatch.setattr(runner, "run", lambda *_args, **_options: pd.concat([rows, bad]))
     assert main(["run", "small"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "  diverged: adamo_0.1, seed 1"
 
@@ -274,7 +275,7 @@ def test_run_that_stops_says_why_in_one_line(home, capsys, monkeypatch, error, c
     def stop(*_args, **_options):
         raise error
 
-    monkeypatch.setattr(train, "run", stop)
+    monkeypatch.setattr(runner, "run", stop)
     assert main(["run", "small"]) == code
     assert capsys.readouterr().err == text
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from dyniso import store, train
+from dyniso import runner, store, train
 from dyniso.checkpoint import Checkpoint, OutOfTime
 from dyniso.measures import loss_and_hits, steps_to
+from dyniso.runner import grouped, most_runs
 from dyniso.specs import BASELINES, BITS, CANDIDATES, Method, Net, Stream
 from dyniso.stack import Run, Stack
 from dyniso.store import UnusableError
 from dyniso.streams import load_source, load_task, make_task, task_arrays, task_order
-from dyniso.train import Trainer, grouped, make_net, most_runs, train_group
+from dyniso.train import Trainer, bytes_a_run, make_net, train_group
 
 CPU = torch.device("cpu")
 ROUNDING = 2e-5  # float32, over a dozen steps
@@ -207,7 +208,7 @@ class Killed(Exception):
 def test_killed_and_resumed_group_equals_the_uninterrupted_one_bit_for_bit(tiny, tmp_path, arm, monkeypatch):
     method = Method("m", "m", **arm)
     experiment = replace(tiny, stream=replace(tiny.stream, tasks=3), methods=(method,))
-    whole = train.run(experiment, "cpu", tmp_path / "whole", progress=False)
+    whole = runner.run(experiment, "cpu", tmp_path / "whole", progress=False)
     original = train.train_one
 
     def killed_in_the_last_task(*arguments):
@@ -218,9 +219,9 @@ def test_killed_and_resumed_group_equals_the_uninterrupted_one_bit_for_bit(tiny,
     with monkeypatch.context() as patch:
         patch.setattr(train, "train_one", killed_in_the_last_task)
         with pytest.raises(Killed):
-            train.run(experiment, "cpu", tmp_path / "parts", progress=False, checkpoint_every_s=0)
+            runner.run(experiment, "cpu", tmp_path / "parts", progress=False, checkpoint_every_s=0)
     assert len(list(tmp_path.rglob("*.checkpoint"))) == 1
-    resumed = train.run(experiment, "cpu", tmp_path / "parts", progress=False)
+    resumed = runner.run(experiment, "cpu", tmp_path / "parts", progress=False)
     assert list(tmp_path.rglob("*.checkpoint")) == []
     keys = ["method", "seed", "task", "layer", "metric", "value"]
     pd.testing.assert_frame_equal(resumed[keys], whole[keys], check_exact=True)
@@ -229,10 +230,10 @@ def test_killed_and_resumed_group_equals_the_uninterrupted_one_bit_for_bit(tiny,
 def test_resumed_group_trains_only_the_tasks_that_are_left(tiny, tmp_path, monkeypatch):
     experiment = replace(tiny, stream=replace(tiny.stream, tasks=4))
     with pytest.raises(OutOfTime):
-        train.run(experiment, "cpu", tmp_path, progress=False, time_budget_s=0)
+        runner.run(experiment, "cpu", tmp_path, progress=False, time_budget_s=0)
     tasks, original = [], train.train_one
     monkeypatch.setattr(train, "train_one", lambda *a: (tasks.append(a[4]), original(*a))[1])
-    train.run(experiment, "cpu", tmp_path, progress=False)
+    runner.run(experiment, "cpu", tmp_path, progress=False)
     assert tasks == [1, 2, 3]
 
 
@@ -240,42 +241,42 @@ def test_spent_time_budget_saves_and_the_same_call_goes_on(tiny, tmp_path):
     calls = 0
     while True:
         try:
-            train.run(tiny, "cpu", tmp_path / "parts", progress=False, time_budget_s=0)
+            runner.run(tiny, "cpu", tmp_path / "parts", progress=False, time_budget_s=0)
             break
         except OutOfTime:
             calls += 1
     assert calls == 1  # two tasks: one stop between them
-    whole, parts = (train.run(tiny, "cpu", tmp_path / name, progress=False) for name in ("whole", "parts"))
+    whole, parts = (runner.run(tiny, "cpu", tmp_path / name, progress=False) for name in ("whole", "parts"))
     pd.testing.assert_series_equal(parts["value"], whole["value"], check_exact=True)
 
 
 def test_damaged_checkpoint_is_an_error_that_names_it_and_stays_where_it_is(tiny, tmp_path):
     with pytest.raises(OutOfTime):
-        train.run(tiny, "cpu", tmp_path, progress=False, time_budget_s=0)
+        runner.run(tiny, "cpu", tmp_path, progress=False, time_budget_s=0)
     (path,) = tmp_path.rglob("*.checkpoint")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UnusableError, match=f"{path.name} is damaged; delete it"):
-        train.run(tiny, "cpu", tmp_path, progress=False)
+        runner.run(tiny, "cpu", tmp_path, progress=False)
     assert path.exists()
 
 
 def test_checkpoint_of_other_settings_or_code_is_not_taken_up(tiny, tmp_path, monkeypatch):
     with pytest.raises(OutOfTime):
-        train.run(tiny, "cpu", tmp_path, progress=False, time_budget_s=0)
+        runner.run(tiny, "cpu", tmp_path, progress=False, time_budget_s=0)
     runs = [Run(m, s) for m in tiny.methods for s in tiny.seeds]
-    own = train.checkpoint_path(tmp_path, tiny, runs)
+    own = runner.checkpoint_path(tmp_path, tiny, runs)
     assert own.exists()
-    assert train.checkpoint_path(tmp_path, replace(tiny, batch=8), runs) != own
-    monkeypatch.setattr(store, "code_digest", lambda: "newer code")
-    assert train.checkpoint_path(tmp_path, tiny, runs) != own
+    assert runner.checkpoint_path(tmp_path, replace(tiny, batch=8), runs) != own
+    monkeypatch.setattr(store, "code_digest", lambda games=False: "newer code")
+    assert runner.checkpoint_path(tmp_path, tiny, runs) != own
 
 
 def test_fresh_run_takes_up_no_checkpoint(tiny, tmp_path, monkeypatch):
     with pytest.raises(OutOfTime):
-        train.run(tiny, "cpu", tmp_path, progress=False, time_budget_s=0)
+        runner.run(tiny, "cpu", tmp_path, progress=False, time_budget_s=0)
     tasks, original = [], train.train_one
     monkeypatch.setattr(train, "train_one", lambda *a: (tasks.append(a[4]), original(*a))[1])
-    train.run(tiny, "cpu", tmp_path, fresh=True, progress=False)
+    runner.run(tiny, "cpu", tmp_path, fresh=True, progress=False)
     assert tasks == [0, 1]
 
 
@@ -300,7 +301,7 @@ def test_interrupted_save_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
 def test_shards_partition_the_groups(tiny, tmp_path):
     methods = [replace(tiny.methods[0], name=f"lr{k}", lr=k * 1e-3) for k in (1, 2, 3)]
     experiment = replace(tiny, methods=tuple(methods))
-    parts = [train.run(experiment, "cpu", tmp_path, progress=False, shard=(i, 2)) for i in (0, 1)]
+    parts = [runner.run(experiment, "cpu", tmp_path, progress=False, shard=(i, 2)) for i in (0, 1)]
     assert [set(part["method"]) for part in parts] == [{"lr1", "lr3"}, {"lr2"}]
     assert all(p.exists() for p in store.experiment_paths(tmp_path, experiment))
 
@@ -308,7 +309,7 @@ def test_shards_partition_the_groups(tiny, tmp_path):
 @pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0)])
 def test_shard_out_of_range_is_an_error(tiny, tmp_path, shard):
     with pytest.raises(ValueError, match="expected i/n with 0 <= i < n"):
-        train.run(tiny, "cpu", tmp_path, shard=shard)
+        runner.run(tiny, "cpu", tmp_path, shard=shard)
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(None, [8]), (8, [8]), (7, [4, 4]), (3, [3, 3, 2]), (1, [1] * 8)])
@@ -319,8 +320,8 @@ def test_groups_that_do_not_fit_are_split_evenly(tiny, most, sizes):
 
 def test_memory_bounds_the_stack_and_a_wider_net_leaves_room_for_fewer(tiny, monkeypatch):
     source = load_source(tiny.stream, CPU)
-    monkeypatch.setattr(train, "HOST_MEMORY", 2**26)
-    narrow, wide = (most_runs(replace(tiny, net=Net(width=w, depth=2)), source) for w in (16, 256))
-    assert narrow > wide >= 1
-    monkeypatch.setattr(train, "HOST_MEMORY", 1)
-    assert most_runs(tiny, source) == 1
+    narrow, wide = (bytes_a_run(replace(tiny, net=Net(width=w, depth=2)), source) for w in (16, 256))
+    monkeypatch.setattr(runner, "HOST_MEMORY", 2**26)
+    assert most_runs(narrow, CPU) > most_runs(wide, CPU) >= 1
+    monkeypatch.setattr(runner, "HOST_MEMORY", 1)
+    assert most_runs(wide, CPU) == 1

@@ -142,7 +142,7 @@ OTHER = {
     Method: dict(optimizer="adam", activation="tanh", lr=2e-3, isometry_strength=0.2, isometry_every=2, coupled=True)
     | dict(baseline="redo", settings=(("every", 5),), norm="layernorm", weight_decay=0.1, clip_norm=1.0)
     | dict(decoupled_weight_decay=True, schedule="cosine", parametrization="newton_schulz")
-    | dict(reset_optimizer=True),
+    | dict(reset_optimizer=True, bias=False),
     Experiment: dict(name="other", steps_per_task=301, batch=32, probe=128, measures=("lens",), threshold=0.5),
 }
 UNTOLD = {Method: {"name", "label"}, Experiment: {"title", "tier", "stream", "net", "methods", "seeds", "sources"}}

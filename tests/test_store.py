@@ -135,7 +135,7 @@ def test_changed_settings_never_meet_old_results(tmp_path, tiny):
 
 def test_run_of_other_code_is_neither_reused_nor_overwritten(tmp_path, tiny, monkeypatch):
     ours = store.write_run(tmp_path, tiny, tiny.methods[0], 0, ROWS, MADE_BY)
-    monkeypatch.setattr(store, "code_digest", lambda: "other code")
+    monkeypatch.setattr(store, "code_digest", lambda games=False: "other code")
     theirs = store.run_path(tmp_path, tiny, tiny.methods[0], 0)
     assert ours.exists() and not theirs.exists()
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from dyniso import store, train
+from dyniso import runner, store, train
 from dyniso.isometry import singular_values
 from dyniso.measures import evaluate
 from dyniso.optim import AdamO, isometry_groups
+from dyniso.runner import grouped, resolve_device
 from dyniso.specs import METHODS, Experiment, Method, Net, Stream, only_methods
 from dyniso.stack import Run, Stack
 from dyniso.streams import Source, batch_order, load_source, load_task, make_task, task_arrays, task_order
-from dyniso.train import Trainer, grouped, resolve_device, train_group
+from dyniso.train import Trainer, train_group
 
 CPU = torch.device("cpu")
 ROUNDING = 2e-5  # float32: a batched product rounds otherwise than a single one (1e-7), times 12 Adam steps
@@ -325,38 +326,38 @@ def refuse(*_args):
 
 
 def test_run_stores_every_run_and_a_second_call_trains_nothing(tiny, tmp_path, monkeypatch):
-    first = train.run(tiny, "cpu", tmp_path, progress=False)
+    first = runner.run(tiny, "cpu", tmp_path, progress=False)
     assert all(p.exists() for p in store.experiment_paths(tmp_path, tiny))
     monkeypatch.setattr(train, "train_group", refuse)
-    pd.testing.assert_frame_equal(train.run(tiny, "cpu", tmp_path, progress=False), first)
+    pd.testing.assert_frame_equal(runner.run(tiny, "cpu", tmp_path, progress=False), first)
     assert set(zip(first["method"], first["seed"], strict=True)) == {(r.method.name, r.seed) for r in all_runs(tiny)}
 
 
 def test_fresh_run_trains_everything_again(tiny, tmp_path, trained):
-    train.run(tiny, "cpu", tmp_path, progress=False)
-    train.run(tiny, "cpu", tmp_path, fresh=True, progress=False)
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+    runner.run(tiny, "cpu", tmp_path, fresh=True, progress=False)
     assert trained[1] == trained[0]
 
 
 def test_runs_of_other_code_are_trained_again(tiny, tmp_path, trained, monkeypatch):
-    train.run(tiny, "cpu", tmp_path, progress=False)
-    monkeypatch.setattr(store, "code_digest", lambda: "newer")
-    train.run(tiny, "cpu", tmp_path, progress=False)
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+    monkeypatch.setattr(store, "code_digest", lambda games=False: "newer")
+    runner.run(tiny, "cpu", tmp_path, progress=False)
     assert len(trained) == 2
 
 
 def test_added_seed_trains_that_seed_only(tiny, tmp_path, trained):
-    train.run(tiny, "cpu", tmp_path, progress=False)
-    train.run(replace(tiny, seeds=(0, 1, 5)), "cpu", tmp_path, progress=False)
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+    runner.run(replace(tiny, seeds=(0, 1, 5)), "cpu", tmp_path, progress=False)
     assert trained[1:] == [[("adam", 5), ("adamo_0.1", 5)]]
 
 
 @pytest.mark.parametrize("lost", [[0], [3], [1, 2], [0, 1]])
 def test_resumed_run_equals_uninterrupted_one(tiny, tmp_path, trained, lost):
-    whole = train.run(tiny, "cpu", tmp_path, progress=False)
+    whole = runner.run(tiny, "cpu", tmp_path, progress=False)
     for i in lost:
         store.experiment_paths(tmp_path, tiny)[i].unlink()
-    assert_same_rows(train.run(tiny, "cpu", tmp_path, progress=False), whole)
+    assert_same_rows(runner.run(tiny, "cpu", tmp_path, progress=False), whole)
     assert trained[1:] == [[(r.method.name, r.seed) for i, r in enumerate(all_runs(tiny)) if i in lost]]
 
 
@@ -373,14 +374,14 @@ def test_stopped_run_keeps_the_finished_group_and_goes_on_from_it(tiny, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(train, "train_group", stop_at_second)
         with pytest.raises(KeyboardInterrupt):
-            train.run(experiment, "cpu", tmp_path, progress=False)
+            runner.run(experiment, "cpu", tmp_path, progress=False)
     assert [p.exists() for p in store.experiment_paths(tmp_path, experiment)] == [True, True, False, False]
-    train.run(experiment, "cpu", tmp_path, progress=False)
+    runner.run(experiment, "cpu", tmp_path, progress=False)
     assert trained == [[("adam", 0), ("adam", 1)], [("maxmin", 0), ("maxmin", 1)]]
 
 
 def test_stored_run_says_how_it_was_made(tiny, tmp_path):
-    train.run(tiny, "cpu", tmp_path, progress=False)
+    runner.run(tiny, "cpu", tmp_path, progress=False)
     facts = store.read_metadata(store.experiment_paths(tmp_path, tiny)[0])
     assert facts["stacked_runs"] == "4"
     assert facts["hardware"] == store.cpu_name()
@@ -390,7 +391,7 @@ def test_stored_run_says_how_it_was_made(tiny, tmp_path):
 def test_stream_that_asks_for_too_many_images_fails_before_anything_is_stored(tiny, tmp_path):
     greedy = replace(tiny, stream=replace(tiny.stream, samples=8001))
     with pytest.raises(ValueError, match=r"stream\.samples=8001; mnist-small has only 8000 images"):
-        train.run(greedy, "cpu", tmp_path)
+        runner.run(greedy, "cpu", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,16 +19,24 @@ class L2(Baseline):
 
     Args:
         strength: lambda >= 0; 1e-5 to 1e-2 in the sweeps of Kumar et al. 2023.
+        biases: whether biases are penalised. head: whether the head is.
     Source: Kumar, Marklund & Van Roy 2023 (arXiv 2308.11958).
     """
 
     strength: float = 1e-3
+    biases: bool = True
+    head: bool = True
 
     def __post_init__(self) -> None:
         require_positive(self, "strength")
 
+    def penalised(self, net: Attached) -> Iterator[Tensor]:
+        """The parameters that it pulls."""
+        for layer in net.layers if self.head else net.hidden:
+            yield from (p for p in (layer.weight, layer.bias if self.biases else None) if p is not None)
+
     def penalty(self, net: Attached) -> Tensor:
-        return self.strength / 2 * sum((net.sum_squares(p) for p in net.parameters()), net.zero())
+        return self.strength / 2 * sum((net.sum_squares(p) for p in self.penalised(net)), net.zero())
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ class L2Init(L2):
 
     Args:
         strength: lambda >= 0; 1e-2 was best on four of five problems of the source.
+        biases, head: as in `L2`. The AdamO authors' RL baseline leaves out both and has no factor 1/2: their .001 is
+            strength .002 here.
     Source: Kumar, Marklund & Van Roy 2023 (arXiv 2308.11958). Variants that average over the entries of a tensor, or
         anchor after the first step, are other methods.
     """
@@ -43,7 +54,7 @@ class L2Init(L2):
     strength: float = 1e-2
 
     def penalty(self, net: Attached) -> Tensor:
-        distances = (net.sum_squares(p - net.initial[id(p)]) for p in net.parameters())
+        distances = (net.sum_squares(p - net.initial[id(p)]) for p in self.penalised(net))
         return self.strength / 2 * sum(distances, net.zero())
 
 

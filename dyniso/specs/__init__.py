@@ -5,6 +5,8 @@ Stdlib only: command line, notebooks, figures and tables are generated from here
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .external import EXTERNAL, PUBLISHED, Published
 from .model import (
     BASELINES,
@@ -15,6 +17,7 @@ from .model import (
     SCALES,
     STREAMS,
     TIERS,
+    Comparison,
     Experiment,
     Method,
     Net,
@@ -26,6 +29,7 @@ from .model import (
     require_range,
     with_seeds,
 )
+from .reinforcement import REINFORCEMENT, GameExperiment
 from .supervised import CANDIDATES, SUPERVISED
 from .theory import ADAM, ADAMO, DORMANCY, EARLIER_METHODS, INTERACTIONS, METHODS, PREDICTORS, STRENGTHS, THEORY, tiers
 
@@ -46,18 +50,23 @@ __all__ = [
     "PREDICTORS",
     "PUBLISHED",
     "REGISTRY",
+    "REINFORCEMENT",
     "SCALES",
     "STREAMS",
     "STRENGTHS",
     "SUPERVISED",
     "THEORY",
     "TIERS",
+    "Comparison",
     "Experiment",
+    "GameExperiment",
     "Method",
     "Net",
     "Published",
     "Stream",
     "digest",
+    "everything",
+    "find",
     "get",
     "nearest",
     "only_methods",
@@ -82,3 +91,19 @@ def get(name: str, tier: str = "smoke") -> Experiment:
     require("experiment", name, REGISTRY)
     require("tier", tier, TIERS)
     return REGISTRY[name][tier]
+
+
+def everything() -> dict[str, Mapping[str, Comparison]]:
+    """All experiments, those on games too."""
+    return {**REGISTRY, **REINFORCEMENT}
+
+
+def find(name: str, tier: str = "smoke") -> Comparison:
+    """As `get`, and also the experiments on games.
+
+    >>> find("minatar", "paper").net.width
+    64
+    """
+    require("experiment", name, everything())
+    require("tier", tier, TIERS)
+    return everything()[name][tier]

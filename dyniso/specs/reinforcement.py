@@ -6,7 +6,7 @@ what is changed for two cores, is marked as ours in `sources`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from .model import Comparison, Method, require, require_range
@@ -21,7 +21,7 @@ OBSERVATIONS = {"minatar": (10, 10, 10), "octax": (4, 32, 64)}  # rows, columns,
 
 @dataclass(frozen=True)
 class Games:
-    """A sequence of games. Which game, channel order and random numbers come when is a function of (games, seed, visit).
+    """A sequence of games. Which game, channels and random numbers come when is a function of (games, seed, visit).
 
     A visit is one stay in a game: visit v is game v % len(names) of the order of cycle v // len(names).
     """
@@ -111,9 +111,9 @@ class PPO:
         require("ppo.clip_by", self.clip_by, ("norm", "value"))
         require("ppo.time_limit", self.time_limit, ("bootstrap", "terminate"))
         if self.batch % self.minibatches:
+            fits = next((n for n in range(self.minibatches, self.batch) if self.batch % n == 0), self.batch)
             raise ValueError(
-                f"ppo: envs * steps = {self.batch} does not divide into minibatches={self.minibatches}; "
-                f"the next that does is {next(n for n in range(self.minibatches, self.batch + 1) if self.batch % n == 0)}"
+                f"ppo.minibatches={self.minibatches} does not divide envs * steps = {self.batch}; {fits} does"
             )
 
     @property
@@ -156,7 +156,9 @@ class GameExperiment(Comparison):
         require("net.backbone", self.net.backbone, (self.games.suite == "octax",))
         for method in self.methods:
             if method.optimizer not in ("adam", "adamo") or method.parametrization or method.schedule:
-                raise ValueError(f"{method.name}: games take optimizer 'adam' or 'adamo', no parametrization or schedule")
+                raise ValueError(
+                    f"{method.name}: games take optimizer 'adam' or 'adamo', no parametrization or schedule"
+                )
 
     @property
     def iterations(self) -> int:
@@ -179,3 +181,86 @@ class GameExperiment(Comparison):
             f"{self.net.depth} x {self.net.width}, {self.games.cycles} cycles x {len(self.games.names)} games x "
             f"{self.games.steps_per_game:,} steps of {self.ppo.envs} environments"
         )
+
+
+# ------------------------------------------------------------------------------------------------------ methods
+
+RATE = 2.5e-4  # of the authors' MinAtar script, constant
+
+
+def arm(name: str, label: str, **options: Any) -> Method:
+    """One arm; Adam's state is cleared at every change of game unless it says otherwise, as in the authors' scripts."""
+    options = {"lr": RATE, "reset_optimizer": True} | options
+    if "isometry_strength" in options:
+        options["optimizer"] = "adamo"
+    return Method(name, label, **options)
+
+
+def with_settings(baseline: str, **settings: Any) -> dict[str, Any]:
+    return dict(baseline=baseline, settings=tuple(sorted(settings.items())))
+
+
+def arms(strength: float) -> tuple[Method, ...]:
+    """Every arm; the authors' own are marked in `AUTHORS`, the rest takes their confounds apart or is from elsewhere.
+
+    Args:
+        strength: of AdamO. The authors' coefficient .1 multiplies a gradient with factor 2, so it is .05 here.
+    """
+    pull = dict(isometry_strength=strength)
+    return (
+        arm("adam", "Adam"),
+        arm("adam_kept", "Adam, state kept", reset_optimizer=None),
+        arm("adam_no_bias", "Adam, no biases", bias=False),
+        arm("maxmin", "MaxMin", activation="maxmin"),
+        arm("maxmin_no_bias", "MaxMin, no biases", activation="maxmin", bias=False),
+        arm("adamo", "AdamO", **pull),
+        arm("adamo_no_bias", "AdamO, no biases", bias=False, **pull),
+        arm("maxmin_adamo", "MaxMin, AdamO", activation="maxmin", **pull),
+        arm("maxmin_adamo_no_bias", "MaxMin, AdamO, no biases", activation="maxmin", bias=False, **pull),
+        arm("l2_init", "L2-Init", **with_settings("l2_init", strength=2e-3, biases=False, head=False)),
+        arm("nap", "NaP", bias=False, norm="layernorm_fixed", baseline="norm_projection"),
+        arm(
+            "spectral", "spectral penalty", **with_settings("spectral_penalty", strength=1e-3, head=False, biases=False)
+        ),
+        arm("redo", "ReDo", **with_settings("redo", threshold=0.025, every=1000)),
+        arm("layernorm", "LayerNorm", norm="layernorm"),
+        arm("crelu", "CReLU", activation="crelu"),
+        arm("shrink_perturb", "shrink & perturb", **with_settings("shrink_perturb", shrink=0.4, perturb=0.1)),
+        arm("fire", "FIRE", baseline="fire"),
+        arm("reset_all", "fresh net", **with_settings("reset", layers="all")),
+    )
+
+
+AUTHORS = ("adam", "adamo_no_bias", "maxmin_adamo_no_bias", "l2_init", "nap", "spectral")  # arms of their scripts
+SINGLE = "reset_all"  # a fresh agent for every visit: what returns are normalised by
+OCTAX_ARMS = ("adam", "maxmin", "adamo_no_bias", "maxmin_adamo_no_bias", "reset_all")
+
+SCRIPTS = "the authors' MinAtar script of January 2026, which is not the paper"
+OURS = "ours: changed for two cores"
+MINATAR_SOURCES = (
+    ("games", f"{SCRIPTS}; names, cycles, order, channel permutation, action mapping"),
+    ("games.steps_per_game", f"{SCRIPTS}: 15M, of which 57 whole updates are 14,942,208; smaller tiers: {OURS}"),
+    ("games.max_episode_steps", f"the package's own at paper; 500 at check and smoke: {OURS}"),
+    ("net", f"{SCRIPTS}: separate 64-64-64-64, orthogonal with gain sqrt 2, heads .01 and 1"),
+    ("ppo", f"{SCRIPTS}; fewer environments, steps and minibatches at check and smoke: {OURS}"),
+    ("ppo.time_limit", "bootstrapped, as the environments report both ends; the scripts' package folds them: ours"),
+    ("methods", f"{SCRIPTS} for {', '.join(AUTHORS)}; the others are controls and methods of other papers: ours"),
+    ("methods.isometry_strength", "authors' .1 is .05 here (gradient factor 4) at paper; scaled up at check: ours"),
+    ("methods.spectral", "persistent vector, where the authors' restarts at every call: ours"),
+    ("methods.reset_optimizer", f"{SCRIPTS}: Adam's state is cleared at every change of game"),
+)
+MINATAR = GameExperiment(
+    "minatar",
+    "Continual MinAtar: four games, their channels permuted anew at every visit",
+    "smoke",
+    Games(names=("breakout", "space_invaders"), cycles=2, steps_per_game=16_384, max_episode_steps=500),
+    PolicyNet(width=32, depth=2),
+    PPO(envs=32, steps=64, minibatches=8),
+    tuple(m for m in arms(strength=1.0) if m.name in ("adam", "maxmin_adamo_no_bias", SINGLE)),
+    curve=4,
+    sources=MINATAR_SOURCES,
+)
+OCTAX_PPO = PPO(envs=512, steps=32, minibatches=32, clip_by="value", eps=1e-8)
+REINFORCEMENT: dict[str, dict[str, GameExperiment]] = {
+    "minatar": {"smoke": MINATAR, "check": MINATAR, "paper": MINATAR}
+}

@@ -1,0 +1,168 @@
+"""The games of several runs side by side, as the learner sees them: torch in, torch out.
+
+Stepping is one jitted JAX call for each distinct game; actions and observations cross by DLPack without copies where
+both sides are on one device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..specs.reinforcement import ACTIONS, OBSERVATIONS, Games
+from .games import compiled, require_extra
+from .sequence import Visit
+
+
+class Step(NamedTuple):
+    """What one step of all environments gives."""
+
+    obs: Tensor  # (runs, envs, *shape), bool; of the new episode where one ended
+    reward: Tensor  # (runs, envs), float32
+    terminated: Tensor  # (runs, envs), bool: the episode ended by itself
+    truncated: Tensor  # (runs, envs), bool: it was cut at its time limit
+    final_obs: Tensor  # (runs, envs, *shape), bool; of the old episode where one ended, else obs
+
+
+class Envs:
+    """Environments of several runs, each run in its own game with its own order of channels.
+
+    What a run sees does not depend on which other runs are beside it.
+
+    Args:
+        games: settings of the sequence. visits: one a run. seeds: one a run.
+        envs: of each run. device: of the tensors; JAX steps there too if it can, else on the CPU.
+        stream: apart from other environments of the same run: 0 training, 1 evaluation, 2 probes.
+    Raises:
+        ValueError: numbers of visits and seeds that differ. MissingExtraError: a package is missing.
+    """
+
+    def __init__(
+        self,
+        games: Games,
+        visits: Sequence[Visit],
+        seeds: Sequence[int],
+        envs: int,
+        device: torch.device,
+        stream: int = 0,
+    ):
+        if len(visits) != len(seeds) or not visits:
+            raise ValueError(f"{len(visits)} visits and {len(seeds)} seeds; one of each is needed for every run")
+        require_extra(games.suite)
+        import jax
+
+        self.runs, self.envs, self.device = len(visits), envs, device
+        shape = OBSERVATIONS[games.suite]
+        self.shape = (int(np.prod(shape)),) if games.suite == "minatar" else shape
+        kind = "gpu" if device.type == "cuda" else "cpu"
+        try:
+            self.place = jax.devices(kind)[device.index or 0]
+        except RuntimeError:  # JAX without a GPU backend
+            self.place = jax.devices("cpu")[0]
+        self.parts = []
+        with jax.default_device(self.place):
+            for name in dict.fromkeys(v.game for v in visits):
+                rows = [r for r, v in enumerate(visits) if v.game == name]
+                identity = tuple(range(shape[-1]))
+                orders = np.array([visits[r].channels or identity for r in rows], dtype=np.int32)
+                keys = np.stack([lane_keys(seeds[r], visits[r].number, stream, envs) for r in rows])
+                keys, channels = jax.device_put((keys, orders), self.place)  # placed, or the second step compiles again
+                lanes, obs = compiled(games, name).reset(keys, channels)
+                self.parts.append(Part(rows, compiled(games, name).step, channels, lanes, obs))
+        self.obs = self.joined([part.obs for part in self.parts])
+
+    def joined(self, found: Sequence[Any]) -> Tensor:
+        """What the games gave, run by run again."""
+        tensors = [torch.from_dlpack(x).to(self.device) for x in found]
+        if len(tensors) == 1:
+            return tensors[0]
+        out = torch.empty(self.runs, *tensors[0].shape[1:], dtype=tensors[0].dtype, device=self.device)
+        for part, tensor in zip(self.parts, tensors, strict=True):
+            out[part.rows] = tensor
+        return out
+
+    def step(self, actions: Tensor) -> Step:
+        """Advance every environment by one step; an episode that ends starts anew.
+
+        Args:
+            actions: (runs, envs), whole numbers from 0 to 5; one that a game lacks is mapped (`Games.invalid_action`).
+        Raises:
+            ValueError: another shape, a floating-point dtype, or (looked at on a CPU only) an action outside 0 .. 5.
+        """
+        import jax
+
+        if actions.shape != (self.runs, self.envs) or actions.is_floating_point() or actions.dtype == torch.bool:
+            raise ValueError(
+                f"actions are {tuple(actions.shape)}, {actions.dtype}; expected whole numbers {(self.runs, self.envs)}"
+            )
+        if actions.device.type == "cpu" and not 0 <= int(actions.min()) <= int(actions.max()) < ACTIONS:
+            raise ValueError(
+                f"actions from {int(actions.min())} to {int(actions.max())}; allowed are 0 to {ACTIONS - 1}"
+            )
+        target = self.device if self.place.platform == "gpu" else torch.device("cpu")
+        native = actions.detach().to(target, torch.int32)
+        found = []
+        for index, part in enumerate(self.parts):
+            own = native if len(self.parts) == 1 else native[part.rows]
+            lanes, *seen = part.step(part.lanes, jax.numpy.from_dlpack(own.contiguous()), part.channels)
+            self.parts[index] = part._replace(lanes=lanes, obs=seen[0])
+            found.append(seen)
+        step = Step(*(self.joined(column) for column in zip(*found, strict=True)))
+        self.obs = step.obs
+        return step
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of every environment, as bytes."""
+        import jax
+
+        leaves = [jax.tree.leaves((part.lanes, part.obs)) for part in self.parts]
+        return {"parts": [[torch.from_numpy(as_bytes(leaf)) for leaf in part] for part in leaves]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` of environments of the same games gave.
+
+        Raises:
+            ValueError: the state is of other games or numbers of environments.
+        """
+        import jax
+
+        for index, (part, saved) in enumerate(zip(self.parts, state["parts"], strict=True)):
+            leaves, tree = jax.tree.flatten((part.lanes, part.obs))
+            if [leaf.nbytes for leaf in leaves] != [len(s) for s in saved]:
+                raise ValueError("the saved environments are of another game or number; make Envs as they were made")
+            restored = [
+                jax.device_put(s.cpu().numpy().view(leaf.dtype).reshape(leaf.shape), self.place)
+                for leaf, s in zip(leaves, saved, strict=True)
+            ]
+            lanes, obs = jax.tree.unflatten(tree, restored)
+            self.parts[index] = part._replace(lanes=lanes, obs=obs)
+        self.obs = self.joined([part.obs for part in self.parts])
+
+
+class Part(NamedTuple):
+    """The runs that are in one game."""
+
+    rows: list[int]
+    step: Any  # jitted
+    channels: Any  # (rows, channels), int32
+    lanes: Any  # keys, states and last actions, leaves (rows, envs, ...)
+    obs: Any  # (rows, envs, *shape), bool
+
+
+def lane_keys(seed: int, visit: int, stream: int, envs: int) -> np.ndarray:
+    """Keys of the environments of one run, (envs, 2), uint32: any of them whatever the number of others."""
+    import jax
+
+    key = jax.random.PRNGKey(np.uint32(seed))
+    for number in (visit, stream):
+        key = jax.random.fold_in(key, number)
+    return np.asarray(jax.vmap(lambda lane: jax.random.fold_in(key, lane))(np.arange(envs, dtype=np.uint32)))
+
+
+def as_bytes(leaf: Any) -> np.ndarray:
+    """A copy of an array's bytes, flat, uint8."""
+    return np.frombuffer(np.ascontiguousarray(np.asarray(leaf)).tobytes(), dtype=np.uint8).copy()

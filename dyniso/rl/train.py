@@ -1,0 +1,337 @@
+"""Continual PPO: a group of runs goes through a sequence of games together, and what they do is recorded.
+
+Every method of a seed starts from the same weights (where shapes agree), plays the same sequence, and draws its actions
+and minibatches from the same random numbers, so comparisons are paired.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import probes
+from ..checkpoint import Checkpoint
+from ..measures import Measures, each_run, frames
+from ..optim import IsometryDivergenceError
+from ..specs.reinforcement import ACTIONS, OBSERVATIONS, GameExperiment
+from ..stack import Run
+from .agent import Agent
+from .envs import Envs
+from .ppo import Losses, Rollout, advantages, losses, minibatches, sample
+from .sequence import Visit, visit
+
+KERNEL = 64  # observations of the kernel that is measured before a visit
+TRAIN, EVALUATE, PROBE = 0, 1, 2  # streams of random numbers of environments
+PROBE_ENVS = 8
+
+
+class Player:
+    """A group of runs at play: agents, environments, random numbers, and the episodes so far.
+
+    Args:
+        experiment: with the settings of PPO. runs: methods x seeds that differ in seed and isometry strength only.
+        device: where agents and rollouts live.
+    """
+
+    def __init__(self, experiment: GameExperiment, runs: list[Run], device: torch.device):
+        self.experiment, self.device = experiment, device
+        self.seeds = [run.seed for run in runs]
+        shape = OBSERVATIONS[experiment.games.suite]
+        self.agent = Agent(experiment, runs, (1000,) if experiment.games.suite == "minatar" else shape, device)
+        self.generators = [torch.Generator(device).manual_seed(0xD1CE + run.seed) for run in runs]
+        self.base_rates = [group["lr"] for group in self.agent.optimizer.param_groups]
+        self.envs: Envs | None = None
+        self.returns = torch.zeros(len(runs), experiment.ppo.envs, device=device)  # of the episodes under way
+        self.index = -1
+
+    def visits(self, index: int) -> list[Visit]:
+        """The visit of every run."""
+        return [visit(self.experiment.games, seed, index) for seed in self.seeds]
+
+    def enter(self, index: int) -> None:
+        """Start a visit: a new game, all episodes from their start."""
+        self.index = index
+        self.envs = Envs(
+            self.experiment.games, self.visits(index), self.seeds, self.experiment.ppo.envs, self.device, TRAIN
+        )
+        self.returns.zero_()
+
+    def draws(self, *shape: int) -> Tensor:
+        """Uniform draws (steps, runs, ...), each run from its own generator."""
+        return torch.stack([torch.rand(shape, generator=g, device=self.device) for g in self.generators], 1)
+
+    @torch.no_grad()
+    def play(self, episodes: dict[str, Tensor]) -> Rollout:
+        """One rollout of every run; rewards, and returns and number of finished episodes, are added to `episodes`."""
+        assert self.envs is not None
+        ppo, envs = self.experiment.ppo, self.envs
+        runs = len(self.seeds)
+        uniform = self.draws(ppo.steps, ppo.envs, ACTIONS)
+        obs = torch.empty(ppo.steps, runs, ppo.envs, *envs.shape, dtype=torch.bool, device=self.device)
+        ends = torch.empty_like(obs)
+        actions = torch.empty(ppo.steps, runs, ppo.envs, dtype=torch.int64, device=self.device)
+        log_probs, values, rewards = torch.empty(3, *actions.shape, device=self.device)
+        terminated, truncated = torch.empty(2, *actions.shape, dtype=torch.bool, device=self.device)
+        for t in range(ppo.steps):
+            obs[t] = envs.obs
+            logits, values[t] = self.agent(obs[t])
+            actions[t], log_probs[t] = sample(logits, uniform[t])
+            _, rewards[t], terminated[t], truncated[t], ends[t] = envs.step(actions[t])
+            over = terminated[t] | truncated[t]
+            self.returns += rewards[t]
+            episodes["returns"] += torch.where(over, self.returns, 0).sum(-1)
+            episodes["finished"] += over.sum(-1)
+            episodes["rewards"] += rewards[t].sum(-1)
+            self.returns.masked_fill_(over, 0)
+        next_values = torch.cat([values[1:], self.agent.value(envs.obs)[None]])
+        if ppo.time_limit == "bootstrap":
+            self.bootstrap(next_values, ends, truncated)
+        return Rollout(obs, actions, log_probs, values, rewards, terminated, truncated, next_values)
+
+    def bootstrap(self, next_values: Tensor, ends: Tensor, truncated: Tensor) -> None:
+        """Put the critic's value of where an episode was cut in place of that of the next episode's start."""
+        _, runs, envs = truncated.shape
+        flat = truncated.transpose(0, 1).flatten(1)  # (runs, steps * envs)
+        most = int(flat.sum(1).max())
+        if not most:
+            return
+        positions = flat.int().topk(most, dim=1).indices  # all cut ones of a run, then some others
+        rows = torch.arange(runs, device=self.device)[:, None]
+        t, e = positions // envs, positions % envs
+        found = self.agent.value(ends[t, rows, e])
+        next_values[t, rows, e] = torch.where(truncated[t, rows, e], found, next_values[t, rows, e])
+
+    def learn(self, rollout: Rollout, done: float) -> Losses:
+        """Several epochs of minibatches on one rollout; means over all minibatches of its last epoch.
+
+        Args:
+            done: fraction of the visit done, for the learning rate.
+        """
+        ppo, agent = self.experiment.ppo, self.agent
+        if ppo.anneal:
+            for group, rate in zip(agent.optimizer.param_groups, self.base_rates, strict=True):
+                group["lr"] = rate * (1 - done)
+        advantage = advantages(rollout, ppo.gamma, ppo.gae_lambda, ppo.time_limit)
+        flat = [x.transpose(0, 1).flatten(1, 2) for x in (*rollout[:4], advantage)]  # (runs, steps * envs, ...)
+        rows = torch.arange(len(self.seeds), device=self.device)[:, None]
+        for _ in range(ppo.epochs):
+            seen = []
+            for positions in minibatches(ppo, self.generators, self.device):
+                obs, actions, log_probs, values, gains = (x[rows, positions] for x in flat)
+                logits, new_values = agent(obs)
+                found = losses(logits, new_values, actions, log_probs, values, gains, ppo)
+                agent.optimizer.zero_grad()
+                total = found.total.sum()
+                (total + agent.penalty() if agent.attached else total).backward()
+                agent.clip(ppo.clip_gradient, ppo.clip_by)
+                self.step()
+                for attached in agent.attached.values():
+                    attached.after_step()
+                seen.append(found._replace(total=found.total.detach()))
+        return Losses(*(torch.stack(column).mean(0) for column in zip(*seen, strict=True)))
+
+    def step(self) -> None:
+        """One optimizer step; runs that diverge in it are given up one after another, the others go on."""
+        while True:
+            try:
+                self.agent.optimizer.step()
+                return
+            except IsometryDivergenceError as error:
+                self.agent.give_up(error.runs)
+
+    @torch.no_grad()
+    def evaluate(self, visits: list[Visit]) -> Tensor:
+        """Mean return of one episode in each of some fresh environments, with sampled actions, (runs,)."""
+        count, runs = self.experiment.evaluation_envs, len(self.seeds)
+        envs = Envs(self.experiment.games, visits, self.seeds, count, self.device, EVALUATE)
+        generators = [torch.Generator(self.device).manual_seed(0xE7A1 + s + 2**20 * v.number)
+                      for s, v in zip(self.seeds, visits, strict=True)]  # fmt: skip
+        returns = torch.zeros(runs, count, device=self.device)
+        going = torch.ones_like(returns, dtype=torch.bool)
+        steps = 0
+        while steps % 32 or bool(going.any()):
+            draws = [torch.rand(count, ACTIONS, generator=g, device=self.device) for g in generators]
+            actions, _ = sample(self.agent.logits(envs.obs), torch.stack(draws))
+            now = envs.step(actions)
+            returns += torch.where(going, now.reward, 0)
+            going &= ~(now.terminated | now.truncated)
+            steps += 1
+        return returns.mean(-1)
+
+    def probe(self, visits: list[Visit]) -> Tensor:
+        """Observations (runs, samples, *shape) of random play, the same for all methods of a seed."""
+        envs = Envs(self.experiment.games, visits, self.seeds, PROBE_ENVS, self.device, PROBE)
+        seen = []
+        generators = [torch.Generator(self.device).manual_seed(0x9806 + s) for s in self.seeds]
+        for _ in range(-(-self.experiment.probe // PROBE_ENVS)):
+            seen.append(envs.obs.clone())
+            for _ in range(2):
+                actions = [torch.randint(ACTIONS, (PROBE_ENVS,), generator=g, device=self.device) for g in generators]
+                envs.step(torch.stack(actions))
+        return torch.stack(seen, 1).flatten(1, 2)[:, : self.experiment.probe]
+
+    def kernel(self, probe: Tensor) -> Measures:
+        """The actor's kernel on part of the probe, observations spread over it."""
+        with torch.no_grad():
+            x = self.agent.features(probe[:, :: probe.shape[1] // KERNEL][:, :KERNEL])
+        return each_run(self.agent.parts["actor"], probes.kernel, x)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes within a visit."""
+        return {
+            "agent": self.agent.state_dict(),
+            "envs": None if self.envs is None else self.envs.state_dict(),
+            "generators": [g.get_state() for g in self.generators],
+            "returns": self.returns,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], index: int) -> None:
+        """Take up what `state_dict` gave in visit `index`."""
+        self.agent.load_state_dict(state["agent"])
+        self.enter(index)
+        assert self.envs is not None
+        self.envs.load_state_dict(state["envs"])
+        self.returns.copy_(state["returns"])
+        for g, kept in zip(self.generators, state["generators"], strict=True):
+            g.set_state(kept.cpu())
+
+
+class Log:
+    """What a visit has shown so far: sums by point of its curve, on the device."""
+
+    def __init__(self, runs: int, points: int, device: torch.device):
+        self.sums = {name: torch.zeros(points, runs, device=device) for name in ("returns", "finished", "rewards")}
+        self.steps = torch.zeros(points, dtype=torch.float64)
+        self.losses: dict[str, list[Tensor]] = defaultdict(list)
+
+    def point(self, index: int) -> dict[str, Tensor]:
+        """The sums of one point, to be added to."""
+        return {name: values[index] for name, values in self.sums.items()}
+
+    def measures(self) -> Measures:
+        """Mean return of the episodes that ended (NaN where none did), reward for 1,000 steps, and losses."""
+        found: Measures = {}
+        returns, finished, rewards = self.sums.values()
+        for point in range(len(returns)):
+            found[f"point{point + 1}", "return"] = returns[point] / finished[point]
+            found[f"point{point + 1}", "reward_rate"] = 1000 * rewards[point] / float(self.steps[point])
+        found["", "return"] = returns.sum(0) / finished.sum(0)
+        found["", "episodes"] = finished.sum(0)
+        found["", "reward_rate"] = 1000 * rewards.sum(0) / float(self.steps.sum())
+        return found | {("", name): torch.stack(values).mean(0) for name, values in self.losses.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self.sums, "steps": self.steps, "losses": dict(self.losses)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums, self.steps = state["sums"], state["steps"].cpu()
+        self.losses = defaultdict(list, state["losses"])
+
+
+def train_group(
+    experiment: GameExperiment, runs: list[Run], device: torch.device, bar: tqdm, checkpoint: Checkpoint
+) -> list[pd.DataFrame]:
+    """Take a group of runs through all visits.
+
+    Returns:
+        One frame a run, columns task (the visit), layer, metric, value. Measures of task -1 are those at the start.
+    Raises:
+        OutOfTime: the checkpoint's deadline has passed.
+    """
+    player = Player(experiment, runs, device)
+    recorded: list[tuple[int, Measures]] = []
+    dead: dict[str, list[Tensor]] | None = None
+    first, begun, log, before = 0, 0, None, None
+    saved = checkpoint.load(device)
+    if saved:
+        first, begun = saved["visit"], saved["iteration"]
+        recorded, dead, before = saved["recorded"], saved["dead"], saved["before"]
+        player.load_state_dict(saved["player"], first)
+        log = Log(len(runs), experiment.curve, device)
+        log.load_state_dict(saved["log"])
+        bar.update(first * experiment.iterations + begun)
+    else:
+        recorded.append((-1, player.agent.measures(player.probe(player.visits(0)), None)[0]))
+    for index in range(first, experiment.tasks):
+        probe = player.probe(player.visits(index))
+        if log is None or before is None:
+            if index:
+                player.agent.new_game()
+            player.enter(index)
+            log, before = Log(len(runs), experiment.curve, device), player.kernel(probe)
+        for iteration in range(begun, experiment.iterations):
+            advance(experiment, player, log, iteration)
+            bar.update()
+            if (index, iteration) != (experiment.tasks - 1, experiment.iterations - 1):
+                now = {"visit": index, "iteration": iteration + 1, "recorded": recorded, "dead": dead, "before": before}
+                checkpoint.after_part(
+                    lambda now=now, log=log: now | {"player": player.state_dict(), "log": log.state_dict()}  # type: ignore[misc]
+                )
+        after, dead = leave(experiment, player, log, index, probe, dead)
+        recorded.append((index, before | after))
+        begun, log, before = 0, None, None
+    return frames(recorded, len(runs))
+
+
+def advance(experiment: GameExperiment, player: Player, log: Log, iteration: int) -> None:
+    """One rollout and one update of every run."""
+    point = iteration * experiment.curve // experiment.iterations
+    rollout = player.play(log.point(point))
+    log.steps[point] += experiment.ppo.batch
+    found = player.learn(rollout, iteration / experiment.iterations)
+    for name, value in zip(Losses._fields[1:], found[1:], strict=True):
+        log.losses[f"{name}_loss" if name in ("policy", "value") else name].append(value)
+    with torch.no_grad():
+        returns = advantages(rollout, experiment.ppo.gamma, experiment.ppo.gae_lambda) + rollout.values
+        left = (returns - rollout.values).transpose(0, 1).flatten(1).var(-1)
+        log.losses["explained_variance"].append(1 - left / returns.transpose(0, 1).flatten(1).var(-1).clamp_min(1e-8))
+
+
+def leave(
+    experiment: GameExperiment,
+    player: Player,
+    log: Log,
+    index: int,
+    probe: Tensor,
+    dead: dict[str, list[Tensor]] | None,
+) -> tuple[Measures, dict[str, list[Tensor]]]:
+    """What is measured at the end of a visit; and which units are dead then."""
+    visits = player.visits(index)
+    names = experiment.games.names
+    found = log.measures()
+    found["", "evaluation_return"] = player.evaluate(visits)
+    if experiment.evaluate == "all":
+        for name in names:
+            there = [v._replace(game=name) for v in visits]
+            found[name, "evaluation_return"] = player.evaluate(there)
+    measured, dead = player.agent.measures(probe, dead)
+    alive = player.agent.finite()
+    found = {key: torch.where(alive, value, torch.nan) for key, value in (found | measured).items()}
+    found["", "game"] = torch.tensor([float(names.index(v.game)) for v in visits], device=player.device)
+    return found | {("", "diverged"): (~alive).float()}, dead
+
+
+class GameEngine:
+    """Trains groups of runs on one sequence of games (see `dyniso.runner.Engine`).
+
+    Raises:
+        MissingExtraError: a package that plays the games is not installed.
+    """
+
+    unit = "update"
+
+    def __init__(self, experiment: GameExperiment, device: torch.device):
+        self.experiment, self.device = experiment, device
+        self.parts = experiment.tasks * experiment.iterations
+        size = 1000 if experiment.games.suite == "minatar" else 4 * 32 * 64
+        minibatch = experiment.ppo.batch // experiment.ppo.minibatches
+        self.bytes_a_run = 4 * experiment.ppo.batch * size + 16 * minibatch * size  # rollout twice, as bytes; gathers
+
+    def train_group(self, runs: list[Run], bar: tqdm, checkpoint: Checkpoint) -> list[pd.DataFrame]:
+        """See `train_group`."""
+        return train_group(self.experiment, runs, self.device, bar, checkpoint)
