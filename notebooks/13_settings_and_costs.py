@@ -143,7 +143,11 @@ show_markdown("\n\n".join(appendix.namesake_block(name, trained) for name in app
 variants = {name: {appendix.variant(m) for m in trained if appendix.namesake(m) == name} for name in appendix.NAMESAKES}
 claim(
     f"3. Of {sum(map(len, appendix.NAMESAKES.values()))} methods under {len(variants)} names, one each is used: "
-    + "; ".join(appendix.NAMESAKES[name][key].partition(":")[0] for name, found in variants.items() for key in found)
+    + "; ".join(
+        f"{name.replace('_', ' ')} of {appendix.NAMESAKES[name][key].partition(':')[0]}"
+        for name, found in variants.items()
+        for key in found
+    )
     + ".",
     all(len(found) == 1 for found in variants.values()),
 )

@@ -152,10 +152,10 @@ def variant(method: Method) -> str:
     def form(one: Any) -> tuple[Any, ...]:
         return one.draw, one.when, one.scaled_by_lr
 
-    mine = form(make(method.baseline, **dict(method.settings)))
-    for name, published in SHRINK_PERTURB.items():
+    mine = form(make(name, **dict(method.settings)))
+    for key, published in SHRINK_PERTURB.items():
         if form(published) == mine:
-            return name
+            return key
     raise ValueError(f"{method.name}: {mine} is none of the published forms of shrink & perturb")
 
 
