@@ -16,7 +16,7 @@ from ..specs.reinforcement import ACTIONS, GameExperiment
 from ..stack import Run, Stack, clip_norm, make_optimizer
 
 POLICY_GAIN, VALUE_GAIN = 0.01, 1.0  # of the heads, as in the authors' scripts
-CONVOLUTIONS = ((32, (8, 4), (4, 2)), (64, (4, 4), (2, 2)), (64, (3, 3), (1, 1)))  # channels, window, stride (Octax)
+CONVOLUTIONS = (((8, 4), (4, 2)), ((4, 4), (2, 2)), ((3, 3), (1, 1)))  # window and stride (Octax)
 
 
 class FramesAsRows(nn.Module):
@@ -29,17 +29,18 @@ class FramesAsRows(nn.Module):
         return x.movedim(-1, -3)
 
 
-def backbone(shape: tuple[int, ...], frames_as_rows: bool, seed: int) -> nn.Sequential:
+def backbone(shape: tuple[int, ...], outputs: tuple[int, ...], frames_as_rows: bool, seed: int) -> nn.Sequential:
     """Three convolutions with ReLU and padding that keeps ceil(size / stride) pixels, then flattened.
 
     Args:
-        shape: (frames, rows, columns) of an observation.
+        shape: (frames, rows, columns) of an observation. outputs: channels of each convolution.
         frames_as_rows: see `FramesAsRows`; otherwise frames are the channels.
         seed: of the initialisation, torch's default law.
     """
-    channels, height, width = (shape[2], shape[0], shape[1]) if frames_as_rows else shape
+    frames, rows, columns = shape
+    channels, height, width = (columns, frames, rows) if frames_as_rows else (frames, rows, columns)
     layers: OrderedDict[str, nn.Module] = OrderedDict({"layout": FramesAsRows()} if frames_as_rows else {})
-    for index, (out, window, stride) in enumerate(CONVOLUTIONS):
+    for index, (out, (window, stride)) in enumerate(zip(outputs, CONVOLUTIONS, strict=True)):
         pads, sizes = [], []
         for size, k, s in zip((height, width), window, stride, strict=True):
             total = max((math.ceil(size / s) - 1) * s + k - size, 0)
@@ -62,7 +63,7 @@ def make_nets(
     net, made = experiment.net, {}
     features = math.prod(shape)
     if net.backbone:
-        made["backbone"] = backbone(shape, net.frames_as_rows, seed)
+        made["backbone"] = backbone(shape, net.backbone, net.frames_as_rows, seed)
         with torch.no_grad():
             features = made["backbone"](torch.zeros(1, *shape)).shape[1]
     for part, outputs, head_gain, own in (("actor", ACTIONS, POLICY_GAIN, 0), ("critic", 1, VALUE_GAIN, 1)):

@@ -67,14 +67,15 @@ class PolicyNet:
     width: int = 64
     depth: int = 4
     gain: float = 2**0.5  # of the orthogonal hidden weights; the policy's head has .01, the value's 1
-    backbone: bool = False  # three convolutions, shared by actor and critic
+    backbone: tuple[int, ...] = ()  # channels of three convolutions, shared by actor and critic; () for none
     frames_as_rows: bool = True  # backbone only: frames are the image's height and its columns the channels
 
     def __post_init__(self) -> None:
         require_range("net.width", self.width, 2)
         require_range("net.depth", self.depth, 1)
         require_range("net.gain", self.gain, 0, kind=float)
-        require("net.backbone", self.backbone, (True, False))
+        if self.backbone and (len(self.backbone) != 3 or min(self.backbone) < 1):
+            raise ValueError(f"net.backbone={self.backbone}; allowed are () and three positive numbers of channels")
         require("net.frames_as_rows", self.frames_as_rows, (True, False))
 
 
@@ -153,7 +154,8 @@ class GameExperiment(Comparison):
         require_range("evaluation_envs", self.evaluation_envs, 1)
         require("evaluate", self.evaluate, ("current", "all"))
         require_range("probe", self.probe, 64, self.ppo.batch)
-        require("net.backbone", self.net.backbone, (self.games.suite == "octax",))
+        if bool(self.net.backbone) != (self.games.suite == "octax"):
+            raise ValueError(f"net.backbone={self.net.backbone} with {self.games.suite!r}; convolutions are for octax")
         for method in self.methods:
             if method.optimizer not in ("adam", "adamo") or method.parametrization or method.schedule:
                 raise ValueError(
