@@ -6,7 +6,8 @@ what is changed for two cores, is marked as ours in `sources`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .model import Comparison, Method, require, require_range
@@ -191,8 +192,8 @@ RATE = 2.5e-4  # of the authors' MinAtar script, constant
 
 
 def arm(name: str, label: str, **options: Any) -> Method:
-    """One arm; Adam's state is cleared at every change of game unless it says otherwise, as in the authors' scripts."""
-    options = {"lr": RATE, "reset_optimizer": True} | options
+    """One arm; Adam starts anew at every change of game unless it says otherwise, as in the authors' scripts."""
+    options = {"reset_optimizer": True} | options
     if "isometry_strength" in options:
         options["optimizer"] = "adamo"
     return Method(name, label, **options)
@@ -202,14 +203,14 @@ def with_settings(baseline: str, **settings: Any) -> dict[str, Any]:
     return dict(baseline=baseline, settings=tuple(sorted(settings.items())))
 
 
-def arms(strength: float) -> tuple[Method, ...]:
+def arms(lr: float, strength: float) -> tuple[Method, ...]:
     """Every arm; the authors' own are marked in `AUTHORS`, the rest takes their confounds apart or is from elsewhere.
 
     Args:
-        strength: of AdamO. The authors' coefficient .1 multiplies a gradient with factor 2, so it is .05 here.
+        lr: of all. strength: of AdamO. The authors' coefficient .1 multiplies a gradient with factor 2, so it is .05 here.
     """
     pull = dict(isometry_strength=strength)
-    return (
+    made = (
         arm("adam", "Adam"),
         arm("adam_kept", "Adam, state kept", reset_optimizer=None),
         arm("adam_no_bias", "Adam, no biases", bias=False),
@@ -231,38 +232,124 @@ def arms(strength: float) -> tuple[Method, ...]:
         arm("fire", "FIRE", baseline="fire"),
         arm("reset_all", "fresh net", **with_settings("reset", layers="all")),
     )
+    return tuple(replace(method, lr=lr) for method in made)
 
 
 AUTHORS = ("adam", "adamo_no_bias", "maxmin_adamo_no_bias", "l2_init", "nap", "spectral")  # arms of their scripts
 SINGLE = "reset_all"  # a fresh agent for every visit: what returns are normalised by
-OCTAX_ARMS = ("adam", "maxmin", "adamo_no_bias", "maxmin_adamo_no_bias", "reset_all")
+OCTAX_ARMS = ("adam", "maxmin", "adamo_no_bias", "maxmin_adamo_no_bias", SINGLE)
+AUTHORS_FLOW = 2.5e-4 * 0.05 * 57 * 512  # rate x strength x updates of one visit in the authors' MinAtar script: .36
 
-SCRIPTS = "the authors' MinAtar script of January 2026, which is not the paper"
+SCRIPTS = "the authors' scripts of January 2026, which are not the paper"
 OURS = "ours: changed for two cores"
-MINATAR_SOURCES = (
-    ("games", f"{SCRIPTS}; names, cycles, order, channel permutation, action mapping"),
-    ("games.steps_per_game", f"{SCRIPTS}: 15M, of which 57 whole updates are 14,942,208; smaller tiers: {OURS}"),
-    ("games.max_episode_steps", f"the package's own at paper; 500 at check and smoke: {OURS}"),
-    ("net", f"{SCRIPTS}: separate 64-64-64-64, orthogonal with gain sqrt 2, heads .01 and 1"),
-    ("ppo", f"{SCRIPTS}; fewer environments, steps and minibatches at check and smoke: {OURS}"),
-    ("ppo.time_limit", "bootstrapped, as the environments report both ends; the scripts' package folds them: ours"),
+METHOD_SOURCES = (
     ("methods", f"{SCRIPTS} for {', '.join(AUTHORS)}; the others are controls and methods of other papers: ours"),
-    ("methods.isometry_strength", "authors' .1 is .05 here (gradient factor 4) at paper; scaled up at check: ours"),
-    ("methods.spectral", "persistent vector, where the authors' restarts at every call: ours"),
     ("methods.reset_optimizer", f"{SCRIPTS}: Adam's state is cleared at every change of game"),
+    ("methods.lr", f"{SCRIPTS}: MinAtar 2.5e-4, Octax 5e-4, constant; 1e-3 at check and smoke: {OURS}"),
+    (
+        "methods.isometry_strength",
+        "the authors' .1, which is .05 here (gradient factor 4), at paper; at check and smoke as much larger as rate x "
+        "strength x updates of a visit stays theirs: ours",
+    ),
+    ("methods.spectral", "the vector of the power method persists, where the authors' is the same at every call: ours"),
 )
-MINATAR = GameExperiment(
-    "minatar",
-    "Continual MinAtar: four games, their channels permuted anew at every visit",
-    "smoke",
-    Games(names=("breakout", "space_invaders"), cycles=2, steps_per_game=16_384, max_episode_steps=500),
-    PolicyNet(width=32, depth=2),
-    PPO(envs=32, steps=64, minibatches=8),
-    tuple(m for m in arms(strength=1.0) if m.name in ("adam", "maxmin_adamo_no_bias", SINGLE)),
-    curve=4,
-    sources=MINATAR_SOURCES,
+
+
+def matched(strength: float, lr: float, updates: int) -> float:
+    """The strength that pulls as much in one visit as the authors' does in theirs, with other rates and updates."""
+    return round(strength * AUTHORS_FLOW / 0.05 / (lr * updates), 2)
+
+
+def tiers_of(smoke: GameExperiment, check: dict[str, Any], paper: dict[str, Any]) -> dict[str, GameExperiment]:
+    """A smoke spec with what changes at the heavier tiers."""
+    heavier = {tier: replace(smoke, tier=tier, **changes) for tier, changes in (("check", check), ("paper", paper))}
+    return {"smoke": smoke, **heavier}
+
+
+def some(names: Sequence[str], methods: tuple[Method, ...]) -> tuple[Method, ...]:
+    return tuple(m for m in methods if m.name in names)
+
+
+FEW = ("adam", "maxmin_adamo_no_bias", SINGLE)
+LEARNED = ("breakout", "space_invaders")  # of the four, those that are visibly learned in a tenth of a million steps
+SMALL_PPO = PPO(envs=64, steps=64, minibatches=8)
+MINATAR = tiers_of(
+    GameExperiment(
+        "minatar",
+        "Continual MinAtar: games whose channels are permuted anew at every visit",
+        "smoke",
+        Games(names=LEARNED, cycles=1, steps_per_game=16_384, max_episode_steps=500),
+        PolicyNet(width=32),
+        SMALL_PPO,
+        some(FEW, arms(1e-3, matched(0.05, 1e-3, 128))),
+        curve=4,
+        sources=(
+            ("games", f"{SCRIPTS}: names, cycles, order, channel permutation, action mapping; two games: {OURS}"),
+            ("games.steps_per_game", f"{SCRIPTS}: 15M, in whole updates 14,942,208, at paper; otherwise {OURS}"),
+            ("games.max_episode_steps", f"the package's own at paper; 500 at check and smoke: {OURS}"),
+            ("net", f"{SCRIPTS}: 64-64-64-64 twice, orthogonal with gain sqrt 2, heads .01 and 1; width 32: {OURS}"),
+            ("ppo", f"{SCRIPTS}; fewer environments, steps and minibatches at check and smoke: {OURS}"),
+            ("ppo.time_limit", "bootstrapped, since the environments report both ends: ours"),
+            *METHOD_SOURCES,
+        ),
+    ),
+    check=dict(
+        games=Games(names=LEARNED, cycles=10, steps_per_game=65_536, max_episode_steps=500),
+        methods=arms(1e-3, matched(0.05, 1e-3, 512)),
+        seeds=(0, 1, 2, 3),
+        curve=8,
+    ),
+    paper=dict(
+        games=Games(cycles=20, steps_per_game=57 * 2048 * 128),
+        net=PolicyNet(),
+        ppo=PPO(),
+        methods=arms(RATE, 0.05),
+        seeds=tuple(range(26, 34)),
+        curve=30,
+        evaluation_envs=128,
+        evaluate="all",
+    ),
 )
-OCTAX_PPO = PPO(envs=512, steps=32, minibatches=32, clip_by="value", eps=1e-8)
-REINFORCEMENT: dict[str, dict[str, GameExperiment]] = {
-    "minatar": {"smoke": MINATAR, "check": MINATAR, "paper": MINATAR}
-}
+OCTAX_RATE = 5e-4
+OCTAX_SEQUENCE: dict[str, Any] = dict(suite="octax", order="fixed", permute_channels=False)
+OCTAX = tiers_of(
+    GameExperiment(
+        "octax",
+        "Continual Octax: CHIP-8 games in a fixed order",
+        "smoke",
+        Games(names=("brix",), cycles=1, steps_per_game=2_048, max_episode_steps=500, **OCTAX_SEQUENCE),
+        PolicyNet(width=32, backbone=(8, 16, 16)),
+        PPO(envs=16, steps=32, minibatches=4, clip_by="value", eps=1e-8),
+        some(FEW, arms(1e-3, matched(0.05, 1e-3, 64))),
+        curve=4,
+        sources=(
+            ("games", f"{SCRIPTS}: names, order, cycles; fewer games at check and smoke: {OURS}"),
+            ("games.steps_per_game", f"{SCRIPTS}: 5M, in whole updates 4,997,120, at paper; otherwise {OURS}"),
+            ("games.max_episode_steps", f"the package's own at paper; 500 at check and smoke: {OURS}"),
+            ("net", f"{SCRIPTS}: 32-64-64 channels, frames as rows, heads 64-64-64-64; smaller: {OURS}"),
+            ("net.backbone", "ReLU and torch's default initialisation in all arms: ours"),
+            ("ppo", f"{SCRIPTS}: 512 x 32, clipped entry by entry; fewer environments and minibatches: {OURS}"),
+            ("ppo.time_limit", "bootstrapped, since the environments report both ends: ours"),
+            *METHOD_SOURCES,
+        ),
+    ),
+    check=dict(
+        games=Games(
+            names=("brix", "wipe_off"), cycles=3, steps_per_game=65_536, max_episode_steps=500, **OCTAX_SEQUENCE
+        ),
+        ppo=PPO(envs=32, steps=64, minibatches=8, clip_by="value", eps=1e-8),
+        methods=some(OCTAX_ARMS, arms(1e-3, matched(0.05, 1e-3, 1024))),
+        seeds=(0, 1, 2, 3),
+        curve=8,
+    ),
+    paper=dict(
+        games=Games(names=SUITES["octax"], cycles=3, steps_per_game=305 * 512 * 32, **OCTAX_SEQUENCE),
+        net=PolicyNet(backbone=(32, 64, 64)),
+        ppo=PPO(envs=512, steps=32, minibatches=32, clip_by="value", eps=1e-8),
+        methods=arms(OCTAX_RATE, 0.05),
+        seeds=tuple(range(8)),
+        curve=20,
+        evaluation_envs=128,
+    ),
+)
+REINFORCEMENT: dict[str, dict[str, GameExperiment]] = {"minatar": MINATAR, "octax": OCTAX}
