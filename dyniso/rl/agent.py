@@ -98,10 +98,13 @@ class Agent:
         self.attached: dict[str, baselines.Attached] = {}
         if self.method.baseline:
             baseline = baselines.make(self.method.baseline, **dict(self.method.settings))
-            for part in ("actor", "critic"):
+            own = {"actor": 0, "critic": 1}
+            if "backbone" in made[0] and baseline == baselines.Reset("all"):  # a fresh agent has fresh convolutions
+                own["backbone"] = 2**33  # apart from the others of every seed
+            for part, first in own.items():
                 layers = self.parts[part].linear_maps()
                 elementwise = baselines.is_elementwise(self.parts[part].template)
-                seeds = [2 * run.seed + (part == "critic") for run in runs]
+                seeds = [2 * run.seed + first for run in runs]
                 self.attached[part] = baselines.Attached(
                     baseline, layers, self.optimizer, self.parts[part], seeds, 1, elementwise
                 )

@@ -18,7 +18,7 @@ from .. import probes
 from ..checkpoint import Checkpoint
 from ..measures import Measures, each_run, frames
 from ..optim import IsometryDivergenceError
-from ..specs.reinforcement import ACTIONS, OBSERVATIONS, GameExperiment
+from ..specs.reinforcement import ACTIONS, OBSERVATIONS, GameExperiment, Games
 from ..stack import Run
 from .agent import Agent
 from .envs import Envs
@@ -287,7 +287,8 @@ def advance(experiment: GameExperiment, player: Player, log: Log, iteration: int
     for name, value in zip(Losses._fields[1:], found[1:], strict=True):
         log.losses[f"{name}_loss" if name in ("policy", "value") else name].append(value)
     with torch.no_grad():
-        returns = advantages(rollout, experiment.ppo.gamma, experiment.ppo.gae_lambda) + rollout.values
+        ppo = experiment.ppo
+        returns = advantages(rollout, ppo.gamma, ppo.gae_lambda, ppo.time_limit) + rollout.values
         left = (returns - rollout.values).transpose(0, 1).flatten(1).var(-1)
         log.losses["explained_variance"].append(1 - left / returns.transpose(0, 1).flatten(1).var(-1).clamp_min(1e-8))
 
@@ -307,13 +308,19 @@ def leave(
     found["", "evaluation_return"] = player.evaluate(visits)
     if experiment.evaluate == "all":
         for name in names:
-            there = [v._replace(game=name) for v in visits]
-            found[name, "evaluation_return"] = player.evaluate(there)
+            there = [last_met(experiment.games, seed, index, name) for seed in player.seeds]
+            found[name, "evaluation_return"] = player.evaluate([v._replace(number=index) for v in there])
     measured, dead = player.agent.measures(probe, dead)
     alive = player.agent.finite()
     found = {key: torch.where(alive, value, torch.nan) for key, value in (found | measured).items()}
     found["", "game"] = torch.tensor([float(names.index(v.game)) for v in visits], device=player.device)
     return found | {("", "diverged"): (~alive).float()}, dead
+
+
+def last_met(games: Games, seed: int, index: int, name: str) -> Visit:
+    """The last visit to a game until visit `index`, whose channels the run has learned; or else the first to come."""
+    order = (*range(index, -1, -1), *range(index + 1, games.visits))
+    return next(v for v in (visit(games, seed, i) for i in order) if v.game == name)
 
 
 class GameEngine:
