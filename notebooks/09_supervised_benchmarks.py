@@ -96,7 +96,7 @@ show_markdown(
 
 # %% [markdown]
 # Every method of a seed starts from the same weights and sees the same batches. Candidates, choices and costs are in
-# {doc}`the appendix <13_settings_and_costs>`.
+# {doc}`the appendix <15_settings_and_costs>`.
 #
 # The **score** of a task is the online accuracy: predict each minibatch before learning from it. The regression has a loss
 # instead; its score is $r/(r + \text{loss})$ with $r$ the loss of Adam's first tasks, one half where a task goes as those
@@ -834,7 +834,7 @@ claim(
 #
 # - anything at the paper's size. Networks are 64 wide, images small, tasks short; tier `paper` is not run;
 # - that the candidates are the best there are. Four each is little, sweeps see the first tasks only (28), and many choices are at the
-#   edge of their grid (29, 30; {doc}`the appendix <13_settings_and_costs>` shows which);
+#   edge of their grid (29, 30; {doc}`the appendix <15_settings_and_costs>` shows which);
 # - that the engine repeats other papers' results. One published number is met (22); on the two other protocols our tasks and their steps are a fifth of the
 #   original or less, and what is shown is that their streams and nets run here, not that their curves come out (24, 27);
 # - a comparison blind to what was known: AdamO's two strengths were offered after its strengths had been studied on the first

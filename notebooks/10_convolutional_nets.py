@@ -280,7 +280,7 @@ claim(
 # spread. {doc}`04_isometric_networks` measures it.
 # ```
 #
-# **What is next.** {doc}`Where we differ, and what is not settled <11_where_we_differ>`.
+# **What is next.** {doc}`Continual MinAtar <11_continual_minatar>`.
 
 # %% tags=["remove-input"]
 stamp(

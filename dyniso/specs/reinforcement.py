@@ -207,7 +207,7 @@ def arms(lr: float, strength: float) -> tuple[Method, ...]:
     """Every arm; the authors' own are marked in `AUTHORS`, the rest takes their confounds apart or is from elsewhere.
 
     Args:
-        lr: of all. strength: of AdamO. The authors' coefficient .1 multiplies a gradient with factor 2, so it is .05 here.
+        lr: of all. strength: of AdamO; the authors' coefficient .1 is .05 here, their gradient has factor 2.
     """
     pull = dict(isometry_strength=strength)
     made = (

@@ -265,7 +265,7 @@ bullets(
 #
 # Pick a statement that is open for want of a line, write the line into its chapter, and close the entry.
 #
-# **What is next.** {doc}`How dyniso is built <12_how_dyniso_is_built>`: where such a line goes, and what has to run then.
+# **What is next.** {doc}`How dyniso is built <14_how_dyniso_is_built>`: where such a line goes, and what has to run then.
 
 # %% tags=["remove-input"]
-stamp(notebook="11_where_we_differ", wall_s=time.perf_counter() - started)
+stamp(notebook="13_where_we_differ", wall_s=time.perf_counter() - started)

@@ -294,7 +294,7 @@ show_markdown(
 
 # %% tags=["remove-input"]
 stamp(
-    notebook="13_settings_and_costs",
+    notebook="15_settings_and_costs",
     parameters={"tier": tier},
     hardware="; ".join(sorted(found.stored["hardware"].unique())),
     wall_s=time.perf_counter() - started,

@@ -544,7 +544,7 @@ claim(
     "21. Every registered experiment has every tier.",
     all(tuple(tiers) == specs.TIERS for tiers in specs.REGISTRY.values()),
 )
-call = [sys.executable, "tools/notebooks.py", "run", "notebooks/12_how_dyniso_is_built.py", "-p", "rums", "3"]
+call = [sys.executable, "tools/notebooks.py", "run", "notebooks/14_how_dyniso_is_built.py", "-p", "rums", "3"]
 done = subprocess.run(call, cwd=root, capture_output=True, text=True)
 claim(
     f"22. A misspelt parameter stops before anything runs: {done.stderr.strip()}",
@@ -556,7 +556,7 @@ claim(
 # library, a file, a `make` target or a `dyniso` command is looked up.
 
 # %% tags=["hide-input"]
-pages = [root / "notebooks" / "12_how_dyniso_is_built.py", root / "CONTRIBUTING.md"]
+pages = [root / "notebooks" / "14_how_dyniso_is_built.py", root / "CONTRIBUTING.md"]
 text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
 tests = "\n".join(path.read_text(encoding="utf-8") for path in root.glob("tests/*.py"))
 names = set(re.findall(r"`(dyniso(?:\.\w+)+)`", text))
@@ -627,7 +627,7 @@ claim(
 # %% tags=["remove-input"]
 scratch.cleanup()
 stamp(
-    notebook="12_how_dyniso_is_built",
+    notebook="14_how_dyniso_is_built",
     parameters={"runs": runs, "steps": steps},
     specs={experiment.name: digest},
     seeds=experiment.seeds,
