@@ -1,6 +1,6 @@
 """Run the benchmarks and write their results; or render the committed table.
 
-python benchmarks/run.py [--device auto] [--only adamo_step,stacked_runs,entk] [--out FOLDER]
+python benchmarks/run.py [--device auto] [--only adamo_step,stacked_runs,entk,ppo] [--out FOLDER]
 python benchmarks/run.py --table
 """
 
@@ -16,7 +16,12 @@ from bench import RESULTS, record
 
 from dyniso.runner import resolve_device
 
-ALL = ("adamo_step", "stacked_runs", "entk")
+ALL = ("adamo_step", "stacked_runs", "entk", "ppo")
+
+
+def number(value: float) -> str:
+    """1,234 or 12.34 or 0.0012."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def table() -> str:
@@ -27,9 +32,11 @@ def table() -> str:
         made_by = content["made_by"]
         machine = f"{made_by['hardware']}, torch {made_by['torch']}, commit {made_by['commit']}"
         for row in content["rows"]:
-            result = f"{row['ratio']:.2f}x" if "ratio" in row else f"{row['value']:.2g}"
-            spread = f"{row['low']:.2f} to {row['high']:.2f}" if "low" in row else ""
-            aim = next((f"{k[4:].replace('_', ' ')} {v:g}x" for k, v in row.items() if k.startswith("aim") and v), "")
+            unit = "x" if "ratio" in row else ""
+            result = number(row.get("ratio", row.get("value"))) + unit
+            spread = f"{number(row['low'])} to {number(row['high'])}" if "low" in row else ""
+            aims = [(k, v) for k, v in row.items() if k.startswith("aim") and v]
+            aim = next((f"{k[4:].replace('_', ' ')} {v:,g}{unit}" for k, v in aims), "")
             extra = f" (the flow moved them by {row['moved']:.2g})" if "moved" in row else ""
             lines.append(f"| {row['what']}{extra} | {machine} | {result} | {spread} | {aim} |")
     return "\n".join(lines) + "\n"
