@@ -54,12 +54,18 @@ class Stack:
             for name, layer in self.template.named_children()
         ]
 
-    def __call__(self, x: Tensor, seen: list[Tensor] | None = None) -> Tensor:
+    def __call__(self, x: Tensor, seen: list[Tensor] | None = None, columns: Tensor | None = None) -> Tensor:
         """Outputs (runs, batch, outputs) for inputs (runs, batch, features).
 
-        Activations are appended to `seen` as (runs, samples, units): a channel is a unit, seen at every position.
+        Args:
+            seen: activations are appended to it as (runs, samples, units): a channel is a unit, seen at every position.
+            columns: which features of the first linear layer the inputs are, (runs, features given); the others are 0.
         """
         for layer, params in self.layers:
+            if columns is not None and isinstance(layer, nn.Linear):
+                W = params["weight"]
+                params = params | {"weight": W.gather(2, columns[:, None].expand(-1, W.shape[1], -1))}
+                columns = None
             x = apply_stacked(layer, params, x)
             if seen is not None and isinstance(layer, ACTIVATION_TYPES):
                 seen.append(units_last(x, batch_dims=1))

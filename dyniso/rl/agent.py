@@ -122,24 +122,28 @@ class Agent:
         x = obs.float()
         return self.parts["backbone"](x) if "backbone" in self.parts else x
 
-    def __call__(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (runs, batch, actions) and values (runs, batch); what a method on top wants to see is recorded."""
+    def __call__(self, obs: Tensor, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (runs, batch, actions) and values (runs, batch); what a method on top wants to see is recorded.
+
+        Args:
+            obs: (runs, batch, *shape), bool. columns: see `Envs`; None for whole observations.
+        """
         x = self.features(obs)
         outputs = {}
         for part in ("actor", "critic"):
             seen: list[Tensor] | None = [] if part in self.attached else None
-            outputs[part] = self.parts[part](x, seen)
+            outputs[part] = self.parts[part](x, seen, columns)
             if seen is not None:
                 self.attached[part].inputs, self.attached[part].activations = x, seen
         return outputs["actor"], outputs["critic"][..., 0]
 
-    def value(self, obs: Tensor) -> Tensor:
+    def value(self, obs: Tensor, columns: Tensor | None = None) -> Tensor:
         """Values (runs, batch)."""
-        return self.parts["critic"](self.features(obs))[..., 0]
+        return self.parts["critic"](self.features(obs), columns=columns)[..., 0]
 
-    def logits(self, obs: Tensor) -> Tensor:
+    def logits(self, obs: Tensor, columns: Tensor | None = None) -> Tensor:
         """Logits (runs, batch, actions)."""
-        return self.parts["actor"](self.features(obs))
+        return self.parts["actor"](self.features(obs), columns=columns)
 
     def penalty(self) -> Tensor:
         """What the method adds to the loss, summed over runs."""

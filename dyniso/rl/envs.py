@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..specs.reinforcement import ACTIONS, OBSERVATIONS, Games
-from .games import compiled, require_extra
+from .games import compiled, make_game, require_extra
 from .sequence import Visit
 
 
@@ -33,10 +33,18 @@ class Envs:
 
     What a run sees does not depend on which other runs are beside it.
 
+    An observation of MinAtar is 10 x 10 pixels x 10 channels, most of them empty: a game has 4 to 10 of its own, which
+    the visit puts at other places. Only the game's own are handed out, flat, in its own order, with the places that
+    they have in the whole observation: a first layer then multiplies no zeros. `whole` gives the 1,000 entries.
+
     Args:
         games: settings of the sequence. visits: one a run. seeds: one a run.
         envs: of each run. device: of the tensors; JAX steps there too if it can, else on the CPU.
         stream: apart from other environments of the same run: 0 training, 1 evaluation, 2 probes.
+    Attributes:
+        obs: the present observations, (runs, envs, *shape), bool; shape: (100 k,) for MinAtar with k the most channels
+            of a game at hand, (4, 32, 64) for Octax.
+        columns: where each entry is in the whole observation, (runs, 100 k); None for Octax.
     Raises:
         ValueError: numbers of visits and seeds that differ. MissingExtraError: a package is missing.
     """
@@ -56,8 +64,6 @@ class Envs:
         import jax
 
         self.runs, self.envs, self.device = len(visits), envs, device
-        shape = OBSERVATIONS[games.suite]
-        self.shape = (int(np.prod(shape)),) if games.suite == "minatar" else shape
         kind = "gpu" if device.type == "cuda" else "cpu"
         try:
             self.place = jax.devices(kind)[device.index or 0]
@@ -67,23 +73,38 @@ class Envs:
         with jax.default_device(self.place):
             for name in dict.fromkeys(v.game for v in visits):
                 rows = [r for r, v in enumerate(visits) if v.game == name]
-                identity = tuple(range(shape[-1]))
-                orders = np.array([visits[r].channels or identity for r in rows], dtype=np.int32)
                 keys = np.stack([lane_keys(seeds[r], visits[r].number, stream, envs) for r in rows])
-                keys, channels = jax.device_put((keys, orders), self.place)  # placed, or the second step compiles again
-                lanes, obs = compiled(games, name).reset(keys, channels)
-                self.parts.append(Part(rows, compiled(games, name).step, channels, lanes, obs))
-        self.obs = self.joined([part.obs for part in self.parts])
+                lanes, obs = compiled(games, name).reset(jax.device_put(keys, self.place))  # placed: else the second
+                self.parts.append(Part(rows, compiled(games, name).step, lanes, obs))  # step would compile again
+        self.columns: Tensor | None = None
+        self.shape: tuple[int, ...] = OBSERVATIONS[games.suite]
+        if games.suite == "minatar":
+            most = max(make_game("minatar", v.game, games.max_episode_steps).channels for v in visits)
+            self.columns = torch.from_numpy(np.stack([places(v, most) for v in visits])).to(device)
+            self.shape = (100 * most,)
+        self.obs = self.joined([part.obs for part in self.parts], self.shape)
 
-    def joined(self, found: Sequence[Any]) -> Tensor:
-        """What the games gave, run by run again."""
+    def joined(self, found: Sequence[Any], shape: tuple[int, ...] = ()) -> Tensor:
+        """What the games gave, run by run again: (runs, envs, *shape), with empty channels where a game has fewer."""
         tensors = [torch.from_dlpack(x).to(self.device) for x in found]
         if len(tensors) == 1:
-            return tensors[0]
-        out = torch.empty(self.runs, *tensors[0].shape[1:], dtype=tensors[0].dtype, device=self.device)
+            return tensors[0].reshape(self.runs, self.envs, *shape)
+        if self.columns is not None and shape:
+            out = tensors[0].new_zeros(self.runs, self.envs, 100, shape[0] // 100)
+            for part, tensor in zip(self.parts, tensors, strict=True):
+                out[part.rows, ..., : tensor.shape[-1]] = tensor.flatten(2, 3)
+            return out.flatten(2)
+        out = tensors[0].new_empty(self.runs, self.envs, *shape)
         for part, tensor in zip(self.parts, tensors, strict=True):
             out[part.rows] = tensor
         return out
+
+    def whole(self) -> Tensor:
+        """The present observations with all their channels in the order of the visit, (runs, envs, 1000) in MinAtar."""
+        if self.columns is None:
+            return self.obs.clone()
+        empty = torch.zeros(self.runs, self.envs, 1000, dtype=torch.bool, device=self.device)
+        return empty.scatter_(2, self.columns[:, None].expand(-1, self.envs, -1), self.obs)
 
     def step(self, actions: Tensor) -> Step:
         """Advance every environment by one step; an episode that ends starts anew.
@@ -108,10 +129,12 @@ class Envs:
         found = []
         for index, part in enumerate(self.parts):
             own = native if len(self.parts) == 1 else native[part.rows]
-            lanes, *seen = part.step(part.lanes, jax.numpy.from_dlpack(own.contiguous()), part.channels)
+            lanes, *seen = part.step(part.lanes, jax.numpy.from_dlpack(own.contiguous()))
             self.parts[index] = part._replace(lanes=lanes, obs=seen[0])
             found.append(seen)
-        step = Step(*(self.joined(column) for column in zip(*found, strict=True)))
+        obs, *scalars, ends = zip(*found, strict=True)
+        reward, terminated, truncated = map(self.joined, scalars)
+        step = Step(self.joined(obs, self.shape), reward, terminated, truncated, self.joined(ends, self.shape))
         self.obs = step.obs
         return step
 
@@ -140,7 +163,7 @@ class Envs:
             ]
             lanes, obs = jax.tree.unflatten(tree, restored)
             self.parts[index] = part._replace(lanes=lanes, obs=obs)
-        self.obs = self.joined([part.obs for part in self.parts])
+        self.obs = self.joined([part.obs for part in self.parts], self.shape)
 
 
 class Part(NamedTuple):
@@ -148,9 +171,15 @@ class Part(NamedTuple):
 
     rows: list[int]
     step: Any  # jitted
-    channels: Any  # (rows, channels), int32
     lanes: Any  # keys, states and last actions, leaves (rows, envs, ...)
     obs: Any  # (rows, envs, *shape), bool
+
+
+def places(visit: Visit, channels: int) -> np.ndarray:
+    """Where 100 pixels x `channels` channels, flat in the game's own order, are in the 1,000 entries of a visit."""
+    order = range(10) if visit.channels is None else visit.channels
+    seen_at = np.argsort(np.array(order))[:channels]  # channel c of the game is seen as channel seen_at[c]
+    return (10 * np.arange(100)[:, None] + seen_at).reshape(-1)
 
 
 def lane_keys(seed: int, visit: int, stream: int, envs: int) -> np.ndarray:

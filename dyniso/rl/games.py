@@ -41,15 +41,16 @@ def require_extra(suite: str = "minatar") -> None:
 
 
 class Game(NamedTuple):
-    """One game.
+    """One game: `reset(key) -> (state, obs)`; `step(key, state, action) -> state, obs, reward, terminated, truncated`.
 
-    `reset(key) -> (state, obs)`; `step(key, state, action) -> (state, obs, reward, terminated, truncated)`; obs is bool, of the suite's shape; action is native, 0 .. actions - 1.
+    obs is bool, (10, 10, channels) in MinAtar and (4, 32, 64) in Octax; action is native, 0 .. actions - 1.
     """
 
     reset: Callable[..., Any]
     step: Callable[..., Any]
     actions: int
     noop: int  # the native action that does nothing
+    channels: int  # of an observation; the frames, in Octax
 
 
 @functools.cache
@@ -69,27 +70,22 @@ def make_game(suite: str, name: str, max_episode_steps: int | None = None) -> Ga
 
 
 def minatar(name: str, max_episode_steps: int | None) -> Game:
-    """A game of gymnax with its minimal action set, channels padded with empty ones."""
+    """A game of gymnax with its minimal action set."""
     import gymnax
-    import jax.numpy as jnp
 
     env, params = gymnax.make(MINATAR[name])
     if max_episode_steps is not None:
         params = params.replace(max_steps_in_episode=max_episode_steps)
 
-    def padded(obs: Any) -> Any:
-        missing = OBSERVATIONS["minatar"][-1] - obs.shape[-1]
-        return jnp.pad(obs.astype(bool), ((0, 0), (0, 0), (0, missing)))
-
     def reset(key: Any) -> Any:
         obs, state = env.reset_env(key, params)
-        return state, padded(obs)
+        return state, obs.astype(bool)
 
     def step(key: Any, state: Any, action: Any) -> Any:
         obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
-        return state, padded(obs), reward, terminated, env.is_truncated(state, params)
+        return state, obs.astype(bool), reward, terminated, env.is_truncated(state, params)
 
-    return Game(reset, step, env.num_actions, 0)
+    return Game(reset, step, env.num_actions, 0, env.obs_shape[-1])
 
 
 def octax(name: str, max_episode_steps: int | None) -> Game:
@@ -107,7 +103,7 @@ def octax(name: str, max_episode_steps: int | None) -> Game:
         state, obs, reward, terminated, truncated, _ = env.step(state, action)
         return state, obs.swapaxes(-1, -2), reward, terminated, truncated
 
-    return Game(reset, step, env.num_actions, env.num_actions - 1)
+    return Game(reset, step, env.num_actions, env.num_actions - 1, OBSERVATIONS["octax"][0])
 
 
 def native_actions(games: Games, name: str) -> tuple[int, ...]:
@@ -120,8 +116,8 @@ def native_actions(games: Games, name: str) -> tuple[int, ...]:
 class Lanes(NamedTuple):
     """The jitted functions of one game for (runs, envs) environments at once."""
 
-    reset: Callable[..., Any]  # keys (runs, envs, 2), channels (runs, 10) -> lanes, obs
-    step: Callable[..., Any]  # lanes, actions (runs, envs), channels -> lanes, obs, reward, terminated, truncated, ends
+    reset: Callable[..., Any]  # keys (runs, envs, 2) -> lanes, obs
+    step: Callable[..., Any]  # lanes, actions (runs, envs) -> lanes, obs, reward, terminated, truncated, ends
 
 
 @functools.cache
@@ -164,23 +160,17 @@ def compiled(games: Games, name: str) -> Lanes:
         seen = jnp.where(over, fresh_obs, obs)
         return lane, seen, reward.astype(jnp.float32), terminated, truncated & ~terminated, obs
 
-    def as_seen(obs: Any, channels: Any) -> Any:
-        """(runs, envs, *shape); MinAtar's with its channels in the order of the visit, and flat."""
-        if games.suite == "octax":
-            return obs
-        return jax.vmap(lambda o, c: o[..., c])(obs, channels).reshape(*obs.shape[:2], -1)
-
-    def reset(keys: Any, channels: Any) -> Any:
+    def reset(keys: Any) -> Any:
         lanes, obs = jax.vmap(jax.vmap(first))(keys)
-        return jax.tree.map(strong, lanes), as_seen(obs, channels)
+        return jax.tree.map(strong, lanes), obs
 
     def strong(leaf: Any) -> Any:  # a weakly typed leaf would make the second step compile again
         return jax.lax.convert_element_type(leaf, leaf.dtype)
 
-    def step(lanes: Any, actions: Any, channels: Any) -> Any:
+    def step(lanes: Any, actions: Any) -> Any:
         lanes, obs, reward, terminated, truncated, ends = jax.vmap(jax.vmap(onward))(lanes, actions)
         lanes = jax.tree.map(strong, lanes)
-        return lanes, as_seen(obs, channels), reward, terminated, truncated, as_seen(ends, channels)
+        return lanes, obs, reward, terminated, truncated, ends
 
     return Lanes(jax.jit(reset), jax.jit(step))
 

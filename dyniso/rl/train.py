@@ -61,6 +61,12 @@ class Player:
         )
         self.returns.zero_()
 
+    @property
+    def columns(self) -> Tensor | None:
+        """Which entries of whole observations the present ones are; see `Envs`."""
+        assert self.envs is not None
+        return self.envs.columns
+
     def draws(self, *shape: int) -> Tensor:
         """Uniform draws (steps, runs, ...), each run from its own generator."""
         return torch.stack([torch.rand(shape, generator=g, device=self.device) for g in self.generators], 1)
@@ -79,7 +85,7 @@ class Player:
         terminated, truncated = torch.empty(2, *actions.shape, dtype=torch.bool, device=self.device)
         for t in range(ppo.steps):
             obs[t] = envs.obs
-            logits, values[t] = self.agent(obs[t])
+            logits, values[t] = self.agent(obs[t], envs.columns)
             actions[t], log_probs[t] = sample(logits, uniform[t])
             _, rewards[t], terminated[t], truncated[t], ends[t] = envs.step(actions[t])
             over = terminated[t] | truncated[t]
@@ -88,7 +94,7 @@ class Player:
             episodes["finished"] += over.sum(-1)
             episodes["rewards"] += rewards[t].sum(-1)
             self.returns.masked_fill_(over, 0)
-        next_values = torch.cat([values[1:], self.agent.value(envs.obs)[None]])
+        next_values = torch.cat([values[1:], self.agent.value(envs.obs, envs.columns)[None]])
         if ppo.time_limit == "bootstrap":
             self.bootstrap(next_values, ends, truncated)
         return Rollout(obs, actions, log_probs, values, rewards, terminated, truncated, next_values)
@@ -103,7 +109,7 @@ class Player:
         positions = flat.int().topk(most, dim=1).indices  # all cut ones of a run, then some others
         rows = torch.arange(runs, device=self.device)[:, None]
         t, e = positions // envs, positions % envs
-        found = self.agent.value(ends[t, rows, e])
+        found = self.agent.value(ends[t, rows, e], self.columns)
         next_values[t, rows, e] = torch.where(truncated[t, rows, e], found, next_values[t, rows, e])
 
     def learn(self, rollout: Rollout, done: float) -> Losses:
@@ -123,7 +129,7 @@ class Player:
             seen = []
             for positions in minibatches(ppo, self.generators, self.device):
                 obs, actions, log_probs, values, gains = (x[rows, positions] for x in flat)
-                logits, new_values = agent(obs)
+                logits, new_values = agent(obs, self.columns)
                 found = losses(logits, new_values, actions, log_probs, values, gains, ppo)
                 agent.optimizer.zero_grad()
                 total = found.total.sum()
@@ -156,7 +162,7 @@ class Player:
         steps = 0
         while steps % 32 or bool(going.any()):
             draws = [torch.rand(count, ACTIONS, generator=g, device=self.device) for g in generators]
-            actions, _ = sample(self.agent.logits(envs.obs), torch.stack(draws))
+            actions, _ = sample(self.agent.logits(envs.obs, envs.columns), torch.stack(draws))
             now = envs.step(actions)
             returns += torch.where(going, now.reward, 0)
             going &= ~(now.terminated | now.truncated)
@@ -169,7 +175,7 @@ class Player:
         seen = []
         generators = [torch.Generator(self.device).manual_seed(0x9806 + s) for s in self.seeds]
         for _ in range(-(-self.experiment.probe // PROBE_ENVS)):
-            seen.append(envs.obs.clone())
+            seen.append(envs.whole())
             for _ in range(2):
                 actions = [torch.randint(ACTIONS, (PROBE_ENVS,), generator=g, device=self.device) for g in generators]
                 envs.step(torch.stack(actions))
