@@ -141,7 +141,8 @@ def make_optimizer(runs: list[Run], params: Mapping[str, Tensor], pulled_by: Cal
     """The optimizer of stacked runs: settings shared but for the isometry strength, which is one value a run.
 
     Args:
-        params: of all runs, each (runs, ...). pulled_by: names those that AdamO and Muon take; asked only by these.
+        params: of all runs, each (runs, ...).
+        pulled_by: names those that AdamO and Muon take; asked only by these.
         adam: options of torch's Adam for the methods that use it, e.g. eps.
     """
     method = runs[0].method
