@@ -137,7 +137,9 @@ class Stack:
         clip_norm(self.params.values(), norm)
 
 
-def make_optimizer(runs: list[Run], params: Mapping[str, Tensor], pulled_by: Callable[[], Collection[str]], **adam: Any) -> Any:
+def make_optimizer(
+    runs: list[Run], params: Mapping[str, Tensor], pulled_by: Callable[[], Collection[str]], **adam: Any
+) -> Any:
     """The optimizer of stacked runs: settings shared but for the isometry strength, which is one value a run.
 
     Args:
