@@ -210,6 +210,7 @@ class World:
     """
 
     shape = (1000,)
+    columns = None
 
     def __init__(self, move, runs, envs, limit=10**9):
         self.move, self.limit = move, limit
