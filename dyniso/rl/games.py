@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -91,6 +92,8 @@ def minatar(name: str, max_episode_steps: int | None) -> Game:
 def octax(name: str, max_episode_steps: int | None) -> Game:
     """A game of octax, which always starts in one state; its last action presses no key."""
     from octax.environments import create_environment
+
+    warnings.filterwarnings("ignore", "scatter inputs have incompatible types", FutureWarning)  # octax's own code
 
     limit = {} if max_episode_steps is None else {"max_num_steps_per_episodes": max_episode_steps}
     env, _ = create_environment(name, **limit)
