@@ -438,6 +438,26 @@ def test_every_visit_starts_new_episodes_in_its_own_game(games):
     assert torch.equal(player.envs.obs, train.Envs(TINY.games, player.visits(1), [0], 8, CPU).obs)
 
 
+def test_training_evaluation_and_probes_draw_from_streams_of_their_own(games, monkeypatch):
+    made, original = [], train.Envs
+    monkeypatch.setattr(train, "Envs", lambda *a: (made.append((a[5], original(*a))), made[-1][1])[1])
+    player = Player(TINY, [Run(TINY.methods[0], 0)], CPU)
+    player.enter(0)
+    player.evaluate(player.visits(0))
+    player.probe(player.visits(0))
+    assert [stream for stream, _ in made] == [train.TRAIN, train.EVALUATE, train.PROBE] == [0, 1, 2]
+
+
+def test_agents_meet_a_change_of_game_once_between_two_visits_however_often_they_are_stopped(
+    games, tmp_path, monkeypatch
+):
+    calls, original = [], Agent.new_game
+    monkeypatch.setattr(Agent, "new_game", lambda agent: (calls.append(len(agent.optimizer.state)), original(agent))[1])
+    _, stops = in_parts(only("adam"), tmp_path)
+    assert stops == 3
+    assert calls == [12]  # tensors of actor and critic, three layers each, with the moments of the first visit
+
+
 def test_explained_variance_is_that_of_the_returns_that_were_learned(games, monkeypatch):
     limits, original = [], train.advantages
     monkeypatch.setattr(train, "advantages", lambda *a: (limits.append(a[3]), original(*a))[1])
@@ -528,6 +548,22 @@ def test_run_killed_anywhere_equals_the_uninterrupted_one(games, tmp_path, where
     assert len(list(tmp_path.rglob("*.checkpoint"))) == 1
     resumed = runner.run(experiment, "cpu", tmp_path / "parts", progress=False)
     pd.testing.assert_frame_equal(resumed[KEYS], whole[KEYS], check_exact=True)
+
+
+def test_player_that_takes_up_a_state_goes_on_as_the_other_does(games):
+    players = [Player(TINY, [Run(TINY.methods[0], s) for s in SEEDS], CPU) for _ in range(2)]
+    first, second = players
+    first.enter(1)
+    first.learn(first.play(Log(2, 1, CPU).point(0)), 0.0)
+    first.returns += torch.arange(8.0)  # as if something had been won in the episodes under way
+    second.load_state_dict(copy.deepcopy(first.state_dict()), 1)
+    logs = [Log(2, 1, CPU) for _ in players]
+    for player, log in zip(players, logs, strict=True):
+        player.learn(player.play(log.point(0)), 0.5)
+    assert all(torch.equal(logs[0].sums[k], logs[1].sums[k]) for k in logs[0].sums)
+    assert logs[0].sums["returns"].sum() > logs[0].sums["rewards"].sum()
+    for a, b in zip(*(p.agent.params.values() for p in players), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_resumed_run_makes_only_the_updates_that_are_left(games, tmp_path, monkeypatch):
