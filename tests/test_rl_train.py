@@ -458,6 +458,22 @@ def test_agents_meet_a_change_of_game_once_between_two_visits_however_often_they
     assert calls == [12]  # tensors of actor and critic, three layers each, with the moments of the first visit
 
 
+@pytest.mark.parametrize("name", ["adam", "nap", "maxmin_adamo_no_bias"])
+def test_agents_that_see_a_games_own_channels_answer_and_learn_as_on_whole_observations(games, name):
+    player = Player(only(name), [Run(arm(name), s) for s in SEEDS], CPU)  # of 4 channels and of 6
+    player.enter(0)
+    for _ in range(5):
+        player.envs.step(torch.randint(6, (2, 8), generator=torch.Generator().manual_seed(0)))
+    answers, grads = [], []
+    for seen in ((player.envs.obs, player.envs.columns), (player.envs.whole(),)):
+        answers.append(player.agent(*seen))
+        player.agent.optimizer.zero_grad()
+        sum(x.square().sum() for x in answers[-1]).backward()
+        grads.append([p.grad.clone() for p in player.agent.params.values()])
+    for a, b in zip((*answers[0], *grads[0]), (*answers[1], *grads[1]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_explained_variance_is_that_of_the_returns_that_were_learned(games, monkeypatch):
     limits, original = [], train.advantages
     monkeypatch.setattr(train, "advantages", lambda *a: (limits.append(a[3]), original(*a))[1])
