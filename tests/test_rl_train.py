@@ -217,7 +217,7 @@ def copies(agent: Agent) -> dict[str, torch.Tensor]:
 def test_adams_state_is_cleared_at_a_change_of_game_only_where_the_method_says_so(name):
     agent = agent_of(name)
     assert len(agent.optimizer.state) == len(agent.params)
-    agent.new_game()
+    agent.new_game(1)
     assert bool(agent.optimizer.state) == (name == "adam_kept")
 
 
@@ -225,13 +225,13 @@ def test_adams_state_is_cleared_at_a_change_of_game_only_where_the_method_says_s
 def test_weights_stay_at_a_change_of_game(name):
     agent = agent_of(name)
     before = copies(agent)
-    agent.new_game()
+    agent.new_game(1)
     assert all(torch.equal(p, before[n]) for n, p in agent.params.items())
 
 
 def test_anchor_of_l2_init_stays_at_the_first_weights():
     fresh, agent = agent_of("l2_init", steps=0), agent_of("l2_init")
-    agent.new_game()
+    agent.new_game(1)
     moved = [agent.params[name].detach() - p.detach() for name, p in fresh.params.items()]
     assert fresh.penalty().item() == 0
     assert all(p.any() for p in moved)
@@ -240,7 +240,7 @@ def test_anchor_of_l2_init_stays_at_the_first_weights():
 
 def test_norms_of_nap_stay_those_of_the_first_weights():
     fresh, agent = agent_of("nap", steps=0), agent_of("nap")
-    agent.new_game()
+    agent.new_game(1)
     for part in ("actor", "critic"):
         *hidden, head = agent.parts[part].linear_maps()
         for layer in hidden:
@@ -252,25 +252,27 @@ def test_norms_of_nap_stay_those_of_the_first_weights():
 
 
 @pytest.mark.parametrize("experiment", [TINY, CONVOLUTIONAL], ids=["minatar", "octax"])
-def test_fresh_agent_has_drawn_everything_anew_with_the_spread_of_its_start(experiment):
+def test_fresh_agent_is_drawn_by_the_law_of_the_first_and_differs_in_every_visit(experiment):
     fresh, agent = agent_of(SINGLE, experiment, steps=0), agent_of(SINGLE, experiment)
-    before = copies(agent)
-    agent.new_game()
-    for name, p in agent.params.items():
-        start = fresh.params[name].detach()
-        assert not (p == before[name]).any() or not start.any(), name
-        if start.any():
-            spread = [x.square().flatten(1).mean(1).sqrt() for x in (p.detach(), start)]
-            torch.testing.assert_close(*spread, rtol=1.5 / math.sqrt(min(start[0].numel(), 36)) + 0.1, atol=0)
-        else:
-            assert not p.any(), name  # biases that start at zero
-    assert not torch.equal(agent.params["actor.1.weight"][0], agent.params["critic.1.weight"][0])
+    drawn = [copies(fresh)]
+    for number in (1, 2):
+        agent.new_game(number)
+        drawn.append(copies(agent))
+    for name, start in drawn[0].items():
+        others = [d[name] for d in drawn[1:]]
+        if not start.any():
+            assert not any(p.any() for p in others), name  # biases that start at zero
+            continue
+        assert not (start == others[0]).any() and not (others[0] == others[1]).any(), name
+        if not name.startswith("backbone"):  # orthogonal, with the gain of its place
+            expected = torch.linalg.svdvals(start)
+            assert all(torch.allclose(torch.linalg.svdvals(p), expected, atol=1e-5) for p in others), name
 
 
 def test_fire_makes_hidden_weights_orthogonal_up_to_its_scale_and_leaves_heads():
     agent = agent_of("fire")
     before = copies(agent)
-    agent.new_game()
+    agent.new_game(1)
     for part in ("actor", "critic"):
         *hidden, head = agent.parts[part].linear_maps()
         for layer in hidden:
@@ -296,7 +298,7 @@ def test_diverged_agent_harms_no_other_at_a_change_of_game(name):
     agents = agent_of(name), agent_of(name)
     agents[0].give_up([0])
     for agent in agents:
-        agent.new_game()
+        agent.new_game(1)
     for p, q in zip(agents[0].params.values(), agents[1].params.values(), strict=True):
         assert torch.equal(p[1], q[1])
     assert agents[0].finite().tolist() == [name == SINGLE, True]  # a fresh agent lives again
@@ -452,7 +454,7 @@ def test_agents_meet_a_change_of_game_once_between_two_visits_however_often_they
     games, tmp_path, monkeypatch
 ):
     calls, original = [], Agent.new_game
-    monkeypatch.setattr(Agent, "new_game", lambda agent: (calls.append(len(agent.optimizer.state)), original(agent))[1])
+    monkeypatch.setattr(Agent, "new_game", lambda a, n: (calls.append(len(a.optimizer.state)), original(a, n))[1])
     _, stops = in_parts(only("adam"), tmp_path)
     assert stops == 3
     assert calls == [12]  # tensors of actor and critic, three layers each, with the moments of the first visit

@@ -16,6 +16,7 @@ from ..specs.reinforcement import ACTIONS, GameExperiment
 from ..stack import Run, Stack, clip_norm, make_optimizer
 
 POLICY_GAIN, VALUE_GAIN = 0.01, 1.0  # of the heads, as in the authors' scripts
+RENEWED = 1_000_003  # times the visit, added to the seed: the nets of a fresh agent
 CONVOLUTIONS = (((8, 4), (4, 2)), ((4, 4), (2, 2)), ((3, 3), (1, 1)))  # window and stride (Octax)
 
 
@@ -96,15 +97,16 @@ class Agent:
         self.params = {f"{part}.{name}": p for part, s in self.parts.items() for name, p in s.params.items()}
         self.optimizer = make_optimizer(runs, self.params, self.regularised, eps=experiment.ppo.eps)
         self.attached: dict[str, baselines.Attached] = {}
-        if self.method.baseline:
-            baseline = baselines.make(self.method.baseline, **dict(self.method.settings))
-            own = {"actor": 0, "critic": 1}
-            if "backbone" in made[0] and baseline == baselines.Reset("all"):  # a fresh agent has fresh convolutions
-                own["backbone"] = 2**33  # apart from the others of every seed
-            for part, first in own.items():
+        baseline = baselines.make(self.method.baseline, **dict(self.method.settings)) if self.method.baseline else None
+        self.renewed = baseline == baselines.Reset("all")
+        self.draw = lambda number: [
+            make_nets(experiment, run.method, run.seed + RENEWED * number, shape) for run in runs
+        ]
+        if baseline and not self.renewed:
+            for part in ("actor", "critic"):
                 layers = self.parts[part].linear_maps()
                 elementwise = baselines.is_elementwise(self.parts[part].template)
-                seeds = [2 * run.seed + first for run in runs]
+                seeds = [2 * run.seed + (part == "critic") for run in runs]
                 self.attached[part] = baselines.Attached(
                     baseline, layers, self.optimizer, self.parts[part], seeds, 1, elementwise
                 )
@@ -158,12 +160,18 @@ class Agent:
                 if p.grad is not None:
                     p.grad.clamp_(-limit, limit)
 
-    def new_game(self) -> None:
-        """What happens at a change of game."""
+    @torch.no_grad()
+    def new_game(self, number: int) -> None:
+        """What happens at the change to visit `number`; a fresh agent is drawn as the first one was, head and all."""
         if self.method.reset_optimizer:
             baselines.forget(self.optimizer)
         for attached in self.attached.values():
             attached.new_task()
+        if self.renewed:
+            drawn = self.draw(number)
+            for part, stack in self.parts.items():
+                for name, p in stack.params.items():
+                    p.copy_(torch.stack([nets_of_run[part].get_parameter(name) for nets_of_run in drawn]))
 
     def finite(self) -> Tensor:
         """Which runs have only finite parameters, (runs,), bool."""

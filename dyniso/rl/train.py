@@ -267,7 +267,7 @@ def train_group(
         probe = player.probe(player.visits(index))
         if log is None or before is None:
             if index:
-                player.agent.new_game()
+                player.agent.new_game(index)
             player.enter(index)
             log, before = Log(len(runs), experiment.curve, device), player.kernel(probe)
         for iteration in range(begun, experiment.iterations):

@@ -162,6 +162,8 @@ class GameExperiment(Comparison):
                 raise ValueError(
                     f"{method.name}: games take optimizer 'adam' or 'adamo', no parametrization or schedule"
                 )
+            if method.baseline == "churn" or method.clip_norm is not None:
+                raise ValueError(f"{method.name}: games take no baseline 'churn', and clip by ppo.clip_gradient")
 
     @property
     def iterations(self) -> int:
