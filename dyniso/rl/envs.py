@@ -127,8 +127,8 @@ class Envs:
         target = self.device if self.place.platform == "gpu" else torch.device("cpu")
         native = actions.detach().to(target, torch.int32)
         found = []
-        for index, part in enumerate(self.parts):
-            own = native if len(self.parts) == 1 else native[part.rows]
+        sent = [native if len(self.parts) == 1 else native[part.rows] for part in self.parts]  # kept while JAX reads
+        for index, (part, own) in enumerate(zip(self.parts, sent, strict=True)):
             lanes, *seen = part.step(part.lanes, jax.numpy.from_dlpack(own.contiguous()))
             self.parts[index] = part._replace(lanes=lanes, obs=seen[0])
             found.append(seen)
