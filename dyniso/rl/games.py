@@ -32,10 +32,11 @@ class MissingExtraError(ImportError, ValueError):
 def require_extra(suite: str = "minatar") -> None:
     """Raise MissingExtraError, in one line, if a package that plays the suite cannot be imported."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the learner needs the GPU's memory too
-    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")  # the learner waits anyhow, best on its own thread
     try:
         for package in ("jax", "gymnax", *(("octax",) if suite == "octax" else ())):
             importlib.import_module(package)
+        # the learner waits for every step anyhow, best on its own thread; without effect once JAX has run
+        importlib.import_module("jax").config.update("jax_cpu_enable_async_dispatch", False)
     except ImportError as error:
         raise MissingExtraError(
             f"games need jax and gymnax, and octax for its own; pip install 'dyniso[rl]' ({error})"
