@@ -337,10 +337,10 @@ OCTAX = tiers_of(
     ),
     check=dict(
         games=Games(
-            names=("brix", "wipe_off"), cycles=2, steps_per_game=49_152, max_episode_steps=500, **OCTAX_SEQUENCE
+            names=("brix", "wipe_off"), cycles=2, steps_per_game=32_768, max_episode_steps=500, **OCTAX_SEQUENCE
         ),
         ppo=PPO(envs=32, steps=64, minibatches=8, clip_by="value", eps=1e-8),
-        methods=some(OCTAX_ARMS, arms(1e-3, matched(0.05, 1e-3, 768))),
+        methods=some(OCTAX_ARMS, arms(1e-3, matched(0.05, 1e-3, 512))),
         seeds=(0, 1, 2, 3),
         curve=8,
         evaluation_envs=8,
