@@ -53,6 +53,8 @@ class Games:
         require("games.invalid_action", self.invalid_action, ("first", "noop"))
         require_range("games.sticky", self.sticky, 0, 1, kind=float)
         require_range("games.noop_starts", self.noop_starts, 0, 1000)
+        if self.noop_starts and self.suite == "minatar":
+            raise ValueError(f"games.noop_starts={self.noop_starts}; MinAtar draws its own starts, only octax takes it")
         if self.max_episode_steps is not None:
             require_range("games.max_episode_steps", self.max_episode_steps, 1)
 
