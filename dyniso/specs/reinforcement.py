@@ -241,7 +241,7 @@ def arms(lr: float, strength: float) -> tuple[Method, ...]:
 
 AUTHORS = ("adam", "adamo_no_bias", "maxmin_adamo_no_bias", "l2_init", "nap", "spectral")  # arms of their scripts
 SINGLE = "reset_all"  # a fresh agent for every visit: what returns are normalised by
-OCTAX_ARMS = ("adam", "maxmin", "adamo_no_bias", "maxmin_adamo_no_bias", SINGLE)
+OCTAX_ARMS = ("adam", "maxmin", "maxmin_adamo_no_bias", SINGLE)
 AUTHORS_FLOW = 2.5e-4 * 0.05 * 57 * 512  # rate x strength x updates of one visit in the authors' MinAtar script: .36
 
 SCRIPTS = "the authors' scripts of January 2026, which are not the paper"
