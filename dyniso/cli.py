@@ -7,14 +7,19 @@ not the caller's (no data, a damaged file) is one line and exit code 1.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from . import __version__, data, specs, store
+from .specs.reinforcement import SINGLE
+
+EXTRA = ("jax", "gymnax", "octax")  # what the extra rl brings
 
 
 class UsageError(Exception):
@@ -33,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(list(sys.argv[1:] if arguments is None else arguments))
         return int(options.command(options))
-    except store.UnusableError as error:
+    except (store.UnusableError, ImportError) as error:  # MissingExtraError is both ImportError and ValueError
         return fail(error, 1)
     except (UsageError, ValueError) as error:
         return fail(error, 2)
@@ -66,7 +71,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if name in ("run", "figure"):
             command.add_argument("experiment", help=" | ".join(specs.everything()))
             command.add_argument("--tier", default="smoke", help=" | ".join(specs.TIERS) + " (default smoke)")
-            command.add_argument("--seeds", type=int, help="number of seeds, 0 .. N-1 (default: the spec's)")
+            command.add_argument("--seeds", type=int, help="how many: the spec's first N, then those that follow")
             command.add_argument("--methods", help="comma-separated names (default: all)")
         if name == "run":
             command.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N (default auto)")
@@ -99,7 +104,17 @@ def chosen(options: argparse.Namespace) -> specs.Comparison:
     experiment = specs.find(options.experiment, options.tier)
     if options.methods is not None:
         experiment = specs.only_methods(experiment, [m.strip() for m in options.methods.split(",")])
-    return experiment if options.seeds is None else specs.with_seeds(experiment, options.seeds)
+    return experiment if options.seeds is None else first_seeds(experiment, options.seeds)
+
+
+def first_seeds(experiment: specs.Comparison, count: int) -> specs.Comparison:
+    """The same experiment with the first of its seeds, and beyond them those that follow its last.
+
+    So stored runs are found again where a spec does not begin at seed 0, as the sweeps and the games at tier paper.
+    """
+    specs.require_range("seeds", count, 1, 10_000)
+    following = range(max(experiment.seeds) + 1, max(experiment.seeds) + 1 + count)
+    return replace(experiment, seeds=(*experiment.seeds, *following)[:count])  # type: ignore[type-var]
 
 
 def command_list(_: argparse.Namespace) -> int:
@@ -181,10 +196,18 @@ def stored_rows(experiment: specs.Comparison) -> tuple[store.pd.DataFrame, str]:
     stored = set(zip(frame["method"], frame["seed"], strict=True))
     for wanted in ((m.name, s) for m in experiment.methods for s in experiment.seeds):
         if wanted not in stored:
-            command = f"dyniso run {experiment.name} --tier {experiment.tier} --seeds {max(experiment.seeds) + 1}"
+            command = f"dyniso run {experiment.name} --tier {experiment.tier} --seeds {len(experiment.seeds)}"
             raise FileNotFoundError(f"no stored run of {wanted[0]}, seed {wanted[1]}; `{command}` makes it")
     kept = frame["method"].isin([m.name for m in experiment.methods]) & frame["seed"].isin(experiment.seeds)
     return frame[kept], "data/results"
+
+
+def with_fresh_net(experiment: specs.GameExperiment) -> specs.GameExperiment:
+    """The same experiment with the method by which returns are divided, whatever methods were chosen."""
+    if SINGLE in [m.name for m in experiment.methods]:
+        return experiment
+    whole = specs.find(experiment.name, experiment.tier)
+    return replace(experiment, methods=(*experiment.methods, whole.method(SINGLE)))
 
 
 def command_figure(options: argparse.Namespace) -> int:
@@ -195,9 +218,13 @@ def command_figure(options: argparse.Namespace) -> int:
     from . import figures
 
     experiment = chosen(options)
-    metrics = options.metrics.split(",") if options.metrics else figures.DEFAULT_METRICS
-    frame, origin = stored_rows(experiment)
-    fig, table = figures.tasks_figure(frame, experiment, metrics)
+    metrics = options.metrics.split(",") if options.metrics else None
+    if isinstance(experiment, specs.GameExperiment):
+        frame, origin = stored_rows(with_fresh_net(experiment))
+        fig, table = figures.cycles_figure(frame, experiment, metrics or figures.CYCLE_METRICS)
+    else:
+        frame, origin = stored_rows(experiment)
+        fig, table = figures.tasks_figure(frame, experiment, metrics or figures.DEFAULT_METRICS)
     name = f"{experiment.name}-{experiment.tier}"
     for path in figures.save(fig, table, options.out, name, figures.stamp_of(frame, experiment) | {"origin": origin}):
         print(path)
@@ -229,12 +256,15 @@ def command_doctor(_: argparse.Namespace) -> int:
     for name, place in found:
         print(f"data {name}: {place if place else 'not here; fetched when first asked for'}")
     have = {name for name, place in found if place}
+    lacking = [package for package in EXTRA if importlib.util.find_spec(package) is None]
+    print("extra rl: " + (f"not here ({', '.join(lacking)}); pip install 'dyniso[rl]'" if lacking else "installed"))
     missing = []
     for name, by_tier in specs.everything().items():
         for tier, e in by_tier.items():
             path = store.compact_path(e)
             print(f"results {name} {tier}: {'stored' if path.exists() else 'none'}")
             fits = tier == "check" or (tier == "paper" and torch.cuda.is_available())
+            fits = fits and not (lacking and name in specs.REINFORCEMENT)
             missing += [f"dyniso run {name} --tier {tier} --compact"] if fits and not path.exists() else []
     embedded = {name for name in data.names() if not data.manifest()[name]["urls"]}
     essential = embedded & {by_tier["smoke"].stream.dataset for by_tier in specs.REGISTRY.values()}

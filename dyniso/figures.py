@@ -6,7 +6,7 @@ Figures have a transparent ground and mid-grey axes, so they read on a white pag
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import store
-from .specs import Experiment, require
+from . import returns, store
+from .specs import Comparison, GameExperiment, require
 from .stats import bootstrap_interval
 
 INK = "#808080"  # contrast at least 3.5 on white and on the book's dark ground
@@ -57,12 +57,16 @@ LABELS = {
     "effective_rank": "effective rank of weights",
     "activation_rank": "effective rank of activations",
     "steps_to_threshold": "steps to the threshold",
+    "return": "return over that of a fresh net",
+    "evaluation_return": "return in evaluation, over a fresh net's",
+    "reward_rate": "reward rate over that of a fresh net",
     "weight_norm": "norm of all parameters",
     "update_norm": "distance moved in a task",
 }
 FRACTIONS = ("online_accuracy", "end_accuracy", "dormant_0.025", "dormant_0.1", "dead", "reactivated")
 LOGARITHMIC = ("isometry_defect", "condition_number", "sigma_min")
 DEFAULT_METRICS = ("online_accuracy", "dormant_0.025", "sigma_max")
+CYCLE_METRICS = ("return", "evaluation_return", "dormant_0.025", "isometry_defect")
 
 
 def use_style() -> None:
@@ -76,10 +80,11 @@ def palette(count: int) -> list[tuple[float, float, float]]:
 
 
 def hidden_layers(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of whole nets and of hidden layers; the head's weight (its last Linear layer) is left out."""
+    """Rows of whole nets and of hidden layers; each head's weight (the last Linear layer of its net) is left out."""
     weights = frame[frame["layer"].str.endswith("weight")]
-    order = weights["layer"].str.split(".").str[0].astype(int)
-    last = order.groupby(weights["method"]).transform("max")  # nets with norms count their layers otherwise
+    names = weights["layer"].str.extract(r"^(?P<net>.*?)(?P<order>\d+)\.weight$")  # net "", or of games "actor."
+    order = names["order"].astype(int)
+    last = order.groupby([weights["method"], names["net"]]).transform("max")  # nets with norms count otherwise
     return frame.drop(index=weights.index[order == last])
 
 
@@ -108,7 +113,7 @@ def over_tasks(frame: pd.DataFrame, metric: str, bootstrap_seed: int = 0) -> pd.
     return pd.concat(points, ignore_index=True)
 
 
-def draw_metric(ax: Axes, points: pd.DataFrame, experiment: Experiment) -> None:
+def draw_metric(ax: Axes, points: pd.DataFrame, experiment: Comparison) -> None:
     """One panel: a line a method with its interval shaded, in the experiment's order of methods."""
     metric = points["metric"].iloc[0]
     colours = palette(len(experiment.methods))
@@ -134,7 +139,7 @@ def draw_metric(ax: Axes, points: pd.DataFrame, experiment: Experiment) -> None:
 
 
 def tasks_figure(
-    frame: pd.DataFrame, experiment: Experiment, metrics: Sequence[str] = DEFAULT_METRICS
+    frame: pd.DataFrame, experiment: Comparison, metrics: Sequence[str] = DEFAULT_METRICS
 ) -> tuple[Figure, pd.DataFrame]:
     """Curves over tasks, one panel a metric, one legend above.
 
@@ -147,20 +152,60 @@ def tasks_figure(
     Raises:
         ValueError: no metrics, or one that the rows do not have.
     """
-    if not metrics:
+    return panels(experiment, {metric: over_tasks(frame, metric) for metric in metrics})
+
+
+def panels(experiment: Comparison, points: Mapping[str, pd.DataFrame], xlabel: str = "") -> tuple[Figure, pd.DataFrame]:
+    """One panel a metric, two a row, one legend above; the figure and all points. ValueError without a metric."""
+    if not points:
         raise ValueError("metrics=(); name at least one")
     use_style()
-    points = pd.concat([over_tasks(frame, metric) for metric in metrics], ignore_index=True)
-    columns = min(2, len(metrics))
-    lines = -(-len(metrics) // columns)
+    columns = min(2, len(points))
+    lines = -(-len(points) // columns)
     fig, axes = plt.subplots(lines, columns, figsize=(4.3 * columns, 3.3 * lines), squeeze=False, layout="constrained")
-    for ax, metric in zip(axes.flat, metrics, strict=False):
-        draw_metric(ax, points[points["metric"] == metric], experiment)
-    for ax in axes.flat[len(metrics) :]:
+    for ax, own in zip(axes.flat, points.values(), strict=False):
+        draw_metric(ax, own, experiment)
+        ax.set_xlabel(xlabel or ax.get_xlabel())
+    for ax in axes.flat[len(points) :]:
         ax.set_axis_off()
     handles, labels = axes.flat[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)))
-    return fig, points
+    return fig, pd.concat(points.values(), ignore_index=True)
+
+
+def over_cycles(frame: pd.DataFrame, experiment: GameExperiment, metric: str) -> pd.DataFrame:
+    """A metric by cycle, with 95 % intervals.
+
+    Returns of a visit are divided by those of a fresh net, interquartile mean over games and seeds
+    (`dyniso.returns.by_cycle`); of any other metric the mean over layers and visits, then over seeds (`over_tasks`).
+
+    Returns:
+        Columns of `over_tasks`, task being the cycle from 0.
+    Raises:
+        ValueError: a metric the rows do not have, or returns without the fresh net.
+    """
+    if metric in returns.PER_VISIT:
+        points = returns.by_cycle(frame, experiment, metric).rename(columns={"cycle": "task"})
+        return points[["metric", "method", "task", "mean", "low", "high", "seeds"]]
+    rows = frame[(frame["task"] >= 0) & ~frame["layer"].str.startswith("point")]
+    return over_tasks(rows.assign(task=rows["task"] // len(experiment.games.names)), metric)
+
+
+def cycles_figure(
+    frame: pd.DataFrame, experiment: GameExperiment, metrics: Sequence[str] = CYCLE_METRICS
+) -> tuple[Figure, pd.DataFrame]:
+    """`tasks_figure` for a sequence of games: curves over cycles.
+
+    Args:
+        frame: rows of the experiment in long form, those of the fresh net (`returns.SINGLE`) among them.
+        experiment: gives order, labels and colours of the methods that are drawn.
+        metrics: names in the rows.
+    Returns:
+        The figure and the plotted points (see `over_cycles`).
+    Raises:
+        ValueError: no metrics, one that the rows do not have, or no fresh net.
+    """
+    return panels(experiment, {m: over_cycles(frame, experiment, m) for m in metrics}, "cycle")
 
 
 def save(fig: Figure, table: pd.DataFrame, folder: Path, name: str, stamp: dict[str, str]) -> list[Path]:
@@ -174,7 +219,7 @@ def save(fig: Figure, table: pd.DataFrame, folder: Path, name: str, stamp: dict[
     return paths
 
 
-def stamp_of(frame: pd.DataFrame, experiment: Experiment) -> dict[str, str]:
+def stamp_of(frame: pd.DataFrame, experiment: Comparison) -> dict[str, str]:
     """What produced these rows: experiment, tier, seeds, digests, commits, versions, hardware."""
     return {
         "experiment": experiment.name,
