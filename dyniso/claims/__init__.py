@@ -1,8 +1,8 @@
 """What the paper claims, what we measured, and the verdict that follows; no torch.
 
 A claim names the experiments that it is judged on, and an effect: a function from the stored runs of one experiment to
-one number a seed, signed so that the claim predicts more than `threshold`. In each experiment the mean over seeds has a
-95 % bootstrap interval, and the experiment speaks
+one number a seed (on games one a game and seed), signed so that it predicts more than `threshold`. In each experiment
+the mean over seeds (the interquartile mean over games and seeds) has a 95 % bootstrap interval, and it speaks
 
     for        if the whole interval lies above the threshold
     against    if the whole interval lies below it
@@ -23,14 +23,17 @@ alone. With four seeds the interval is too narrow: it clears a threshold where a
 do. A statement says who claims or asks what, so that it is true whatever the verdict.
 
 A new stream of the supervised suite is judged by itself (`names.SUITE`); any other experiment is where its name is
-added to a tuple of `names`.
+added to a tuple of `names`. Sequences of games have claims of their own (`games`), and a score that a fresh agent
+measures (`game_runs`).
 """
 
 from __future__ import annotations
 
 import functools
 
+from . import game_runs
 from .comparisons import COMPARISONS
+from .games import GAMES
 from .learning import LEARNING
 from .mechanism import MECHANISM
 from .runs import SCORE, WORST, NotRunError, Runs
@@ -57,7 +60,7 @@ __all__ = [
     "lines",
 ]
 
-CLAIMS: tuple[Claim, ...] = (*LEARNING, *COMPARISONS, *MECHANISM)
+CLAIMS: tuple[Claim, ...] = (*LEARNING, *COMPARISONS, *MECHANISM, *GAMES)
 
 
 def judge_all(tier: str = "check") -> list[tuple[Claim, Verdict]]:
@@ -66,5 +69,5 @@ def judge_all(tier: str = "check") -> list[tuple[Claim, Verdict]]:
     Raises:
         ValueError: an unknown tier.
     """
-    read = functools.cache(Runs.stored)
+    read = functools.cache(game_runs.read)
     return [(claim, judge(claim, tier, read)) for claim in CLAIMS]

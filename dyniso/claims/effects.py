@@ -1,6 +1,7 @@
-"""Effects: functions that make a function from the runs of one experiment to one number a seed.
+"""Effects: functions that make a function from the stored runs of one experiment to one number a seed.
 
-Each is signed so that what a claim predicts is large.
+Each is signed so that what a claim predicts is large. Those that read `first` and `last` alone serve streams and games;
+of games a score is one number a game and seed, and "tasks" are cycles (`dyniso.claims.game_runs`).
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ import numpy as np
 import pandas as pd
 
 from ..stats import Array
-from .runs import SCORE, Arm, NotRunError, Runs
+from .game_runs import GameRuns
+from .runs import SCORE, Arm, NotRunError, Runs, Stored
 from .verdict import Effect
 
 
 def kept(arm: Arm) -> Effect:
     """Score, last tasks minus first tasks; NotRunError if the first are not half as far above chance as Adam's."""
 
-    def effect(runs: Runs) -> Array:
+    def effect(runs: Stored) -> Array:
         first, usual = runs.first(SCORE, arm), runs.first(SCORE, "adam")
         if first.mean() - runs.chance < (usual.mean() - runs.chance) / 2:
             raise NotRunError(
@@ -42,6 +44,16 @@ def gained_on_first_task(arm: Arm, rival: Arm) -> Effect:
     return lambda runs: (runs.by_task(SCORE, arm, [0]) - runs.by_task(SCORE, rival, [0]))[:, 0]
 
 
+def gained_on_average(pairs: tuple[tuple[Arm, Arm], ...]) -> Effect:
+    """Score on the last tasks, first minus second of a pair, mean over pairs: a main effect of a factorial design."""
+    return lambda runs: np.mean([gained(arm, rival)(runs) for arm, rival in pairs], 0)
+
+
+def difference(effect: Effect, other: Effect) -> Effect:
+    """One effect minus another."""
+    return lambda runs: effect(runs) - other(runs)
+
+
 def more(metric: str, arm: Arm, rival: Arm) -> Effect:
     """A metric on the last tasks, `arm` minus `rival`."""
     return lambda runs: runs.last(metric, arm) - runs.last(metric, rival)
@@ -55,7 +67,7 @@ def fewer(metric: str, arm: Arm, rival: Arm) -> Effect:
 def decades_below(metric: str, arm: Arm, rivals: tuple[Arm, ...]) -> Effect:
     """log10 of a metric on the last tasks, the lowest of those `rivals` that the experiment has over `arm`."""
 
-    def effect(runs: Runs) -> Array:
+    def effect(runs: Stored) -> Array:
         have = {m.name for m in runs.experiment.methods}
         present = [rival for rival in rivals if runs.method(rival) in have]
         if not present:
@@ -74,6 +86,15 @@ def decades(values: Array) -> Array:
 def decades_within(metric: str, arm: Arm, tolerance: float) -> Effect:
     """log10 of a tolerance over a metric on the last tasks."""
     return lambda runs: np.log10(tolerance) - decades(runs.last(metric, arm))
+
+
+def decades_above_start(metric: str, arm: Arm) -> Effect:
+    """log10 of a metric in games, on the last cycles over before any training."""
+
+    def effect(runs: GameRuns) -> Array:
+        return decades(runs.last(metric, arm)) - decades(runs.untrained(metric, arm))
+
+    return effect
 
 
 def before_last_task(runs: Runs, metric: str, arm: Arm) -> Array:

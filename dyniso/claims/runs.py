@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
 from .. import data, store
 from ..figures import hidden_layers
-from ..specs import Experiment, require
+from ..specs import Comparison, Experiment, require
 from ..stats import Array
 
 SCORE = "score"
@@ -47,19 +48,23 @@ class NotRunError(Exception):
 
 
 @dataclass(frozen=True)
-class Runs:
-    """One experiment's numbers by metric and method; `Runs.of` makes them from its rows."""
+class Stored:
+    """One experiment's numbers by metric and method, which effects read; `of` makes them from its rows.
 
-    experiment: Experiment
+    `Runs` are those of a stream, `dyniso.claims.game_runs.GameRuns` those of a sequence of games.
+    """
+
+    experiment: Comparison
     cells: pd.DataFrame  # rows (method, metric, seed), a column a task
     hardware: str
     commit: str
     diverged: set[str] = field(default_factory=set)  # runs that were read and have diverged, e.g. "adam, seed 3"
+    worst: ClassVar[dict[str, float]] = {}  # every metric that claims read, with its value in a diverged run
 
     @classmethod
-    def of(cls, experiment: Experiment, frame: pd.DataFrame) -> Runs:
-        """Mean over hidden layers of what `WORST` has, NaN where one layer is NaN."""
-        rows = hidden_layers(frame[frame["metric"].isin([*WORST, "diverged"])])
+    def of(cls, experiment: Comparison, frame: pd.DataFrame) -> Self:
+        """Mean over hidden layers of what `worst` has, NaN where one layer is NaN."""
+        rows = hidden_layers(frame[frame["metric"].isin([*cls.worst, "diverged"])])
         cells = rows.astype({"value": float}).groupby(["method", "metric", "seed", "task"])["value"]
         means = cells.mean().where(cells.count() == cells.size())  # mean alone would skip NaN
         return cls(
@@ -67,7 +72,7 @@ class Runs:
         )
 
     @classmethod
-    def stored(cls, experiment: Experiment) -> Runs:
+    def stored(cls, experiment: Comparison) -> Self:
         """From the committed table; FileNotFoundError or UnusableError as of `store.read_compact`."""
         return cls.of(experiment, store.read_compact(experiment))
 
@@ -81,17 +86,15 @@ class Runs:
         """A metric, shape (seeds, tasks), the worst value of it where the run has diverged.
 
         Args:
-            metric: of `WORST`, or `SCORE`.
+            metric: of `worst`.
             tasks: all if None.
         Raises:
             NotRunError: a method, seed, task or number is missing (a NaN of a run that has not diverged is missing).
             ValueError: an unknown metric.
         """
-        if metric == SCORE:
-            return self.scores(arm, tasks)
-        require("metric", metric, (*WORST, SCORE))
+        require("metric", metric, self.worst)
         method, seeds = self.method(arm), self.experiment.seeds
-        tasks = range(self.experiment.stream.tasks) if tasks is None else tasks
+        tasks = range(self.experiment.tasks) if tasks is None else tasks
         values = self.table(metric, method, tasks)
         dead = self.table("diverged", method, tasks) > 0
         missing = np.argwhere(np.isnan(values) & ~dead)
@@ -99,12 +102,50 @@ class Runs:
             seed, task = seeds[missing[0][0]], tasks[missing[0][1]]
             raise NotRunError(f"{self.experiment.name} has no {metric} of {method}, seed {seed}, task {task}")
         self.diverged.update(f"{method}, seed {seeds[i]}" for i in np.flatnonzero(dead.any(1)))
-        return np.where(dead, WORST[metric], values)
+        return np.where(dead, self.worst[metric], values)
 
     def table(self, metric: str, method: str, tasks: Sequence[int]) -> Array:
         """Stored numbers, shape (seeds, tasks), NaN where there is none."""
         rows = pd.MultiIndex.from_product([[method], [metric], self.experiment.seeds])
         return self.cells.reindex(index=rows, columns=list(tasks)).to_numpy(float)
+
+    @property
+    def chance(self) -> float:
+        """The score of what has learned nothing."""
+        return 0.0
+
+    @property
+    def net(self) -> str:
+        """The net in one phrase."""
+        raise NotImplementedError
+
+    @property
+    def games(self) -> tuple[str, ...]:
+        """The games that it is about; () for a stream."""
+        return ()
+
+    def first(self, metric: str, arm: Arm) -> Array:
+        """A metric or `SCORE` on the first tasks, shape (seeds,) or (games, seeds)."""
+        raise NotImplementedError
+
+    def last(self, metric: str, arm: Arm) -> Array:
+        """The same on the last tasks."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Runs(Stored):
+    """The numbers of a stream."""
+
+    experiment: Experiment
+    worst: ClassVar[dict[str, float]] = WORST
+
+    def by_task(self, metric: str, arm: Arm, tasks: Sequence[int] | None = None) -> Array:
+        """As of `Stored`, and also `SCORE`."""
+        if metric == SCORE:
+            return self.scores(arm, tasks)
+        require("metric", metric, (*WORST, SCORE))
+        return super().by_task(metric, arm, tasks)
 
     def scores(self, arm: Arm, tasks: Sequence[int] | None = None) -> Array:
         """The score of this module, shape (seeds, tasks)."""
@@ -118,6 +159,12 @@ class Runs:
                 f"{self.experiment.name} has nothing to measure losses by: adam diverged on its first tasks"
             )
         return reference / (reference + values)
+
+    @property
+    def net(self) -> str:
+        """Channels of the convolutions, depth and width."""
+        net = self.experiment.net
+        return " + ".join([*map(str, net.channels), f"{net.depth} x {net.width}"])
 
     @property
     def chance(self) -> float:

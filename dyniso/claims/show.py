@@ -31,9 +31,10 @@ def experiment_line(claim: Claim, verdict: Verdict, name: str) -> str:
     if name in verdict.missing:
         return f"{INDENT}{'missing':9}  {name}: {verdict.missing[name]}"
     f = next(f for f in verdict.findings if f.experiment == name)
-    above = f"{f.improved * f.seeds:g} of {f.seeds} seeds above {claim.threshold:g}"
+    counted = f"{f.improved * len(f.values):g} of {len(f.values)}"
+    above = f"{counted} {'seeds of games' if len(f.values) > f.seeds else 'seeds'} above {claim.threshold:g}"
     diverged = f"; diverged: {'; '.join(f.diverged)}" if f.diverged else ""
-    size = f"{f.tasks} tasks, net {f.net}; {f.hardware}, commit {f.commit}"
+    size = f"{f.length}, net {f.net}; {f.hardware}, commit {f.commit}"
     return f"{INDENT}{f.side:9}  {name}: {numbers(f)} {claim.unit}, {above}{diverged}; {size}"
 
 

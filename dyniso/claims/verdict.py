@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from .. import specs, store
-from ..specs import Experiment, require
-from ..stats import Array, bootstrap_interval, mean, paired_improvement, stratified_bootstrap_interval
-from .runs import NotRunError, Runs
+from ..specs import Comparison, require
+from ..stats import Array, bootstrap_interval, iqm, mean, paired_improvement, stratified_bootstrap_interval
+from . import game_runs
+from .runs import NotRunError, Stored
 
 VERDICTS = ("reproduced", "partly", "not", "not run")
 KINDS = ("paper", "third-party reading", "authors' code", "our derivation", "our question")
 MIN_SEEDS = 3  # an interval from fewer is the range of two numbers, or none
 
-Effect = Callable[[Runs], Array]  # -> (seeds,)
+Effect = Callable[[Any], Array]  # the runs that it is for, `Runs` or `GameRuns` -> (seeds,) or (games, seeds)
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,19 @@ class Finding:
     seeds: int
     hardware: str
     commit: str
-    values: tuple[float, ...]  # the effect in every seed
-    effect: float  # their mean
+    values: tuple[float, ...]  # the effect in every seed, or in every seed of the first game, the second, ...
+    effect: float  # their mean; of games their interquartile mean
     low: float
     high: float
-    improved: float  # share of the seeds whose effect is above the threshold, ties for a half
+    improved: float  # share of the values that are above the threshold, ties for a half
     side: str  # "for", "against" or "undecided"
     diverged: tuple[str, ...]
+    games: tuple[str, ...] = ()  # of a sequence of games
+
+    @property
+    def length(self) -> str:
+        """Tasks or visits in one phrase."""
+        return f"{self.tasks} visits to {', '.join(self.games)}" if self.games else f"{self.tasks} tasks"
 
 
 @dataclass(frozen=True)
@@ -93,52 +101,63 @@ class Verdict:
         """Tasks, net and seeds of all experiments in one phrase."""
         sizes: dict[str, list[str]] = {}
         for f in self.findings:
-            sizes.setdefault(f"{f.tasks} tasks, net {f.net}, {f.seeds} seeds", []).append(f.experiment)
+            sizes.setdefault(f"{f.length}, net {f.net}, {f.seeds} seeds", []).append(f.experiment)
         return "; ".join([f"tier {self.tier}", *(f"{', '.join(names)}: {size}" for size, names in sizes.items())])
 
 
-def find(claim: Claim, runs: Runs) -> Finding:
+def find(claim: Claim, runs: Stored) -> Finding:
     """Judge a claim on one experiment. NotRunError if its rows do not suffice."""
     experiment, seeds = runs.experiment, len(runs.experiment.seeds)
     if seeds < MIN_SEEDS:
         raise NotRunError(f"{experiment.name} has only {seeds} of the {MIN_SEEDS} seeds that an interval needs")
     runs = replace(runs, diverged=set())
     values = claim.effect(runs)
-    if values.shape != (seeds,) or not np.isfinite(values).all():
+    if values.shape not in ((seeds,), (len(runs.games), seeds)) or not np.isfinite(values).all():
         raise NotRunError(f"{experiment.name} gives no number for every seed: {values.tolist()}")
-    low, high = map(float, bootstrap_interval(values, np.random.default_rng(0)))
+    effect, low, high = estimate(values)
     side = "for" if low > claim.threshold else "against" if high < claim.threshold else "undecided"
+    flat = values.reshape(-1)
     return Finding(
         experiment=experiment.name,
         tier=experiment.tier,
-        tasks=experiment.stream.tasks,
-        net=" + ".join([*map(str, experiment.net.channels), f"{experiment.net.depth} x {experiment.net.width}"]),
+        tasks=experiment.tasks,
+        net=runs.net,
         seeds=seeds,
         hardware=runs.hardware,
         commit=runs.commit,
-        values=tuple(values.tolist()),
-        effect=float(values.mean()),
+        values=tuple(flat.tolist()),
+        effect=effect,
         low=low,
         high=high,
-        improved=float(paired_improvement(values, np.full_like(values, claim.threshold))),
+        improved=float(paired_improvement(flat, np.full_like(flat, claim.threshold))),
         side=side,
         diverged=tuple(sorted(runs.diverged)),
+        games=runs.games,
     )
+
+
+def estimate(values: Array) -> tuple[float, float, float]:
+    """Mean over (seeds,), or interquartile mean over (games, seeds) with seeds drawn within games; and its interval."""
+    generator = np.random.default_rng(0)
+    if values.ndim == 1:
+        return float(values.mean()), *map(float, bootstrap_interval(values, generator))  # type: ignore[return-value]
+    low, high = map(float, stratified_bootstrap_interval(values, generator, iqm))
+    return float(iqm(values.reshape(-1))), low, high
 
 
 def pool(findings: Sequence[Finding]) -> Pooled | None:
     """The mean effect over experiments as strata, with its interval; None if there is nothing to pool."""
-    if len(findings) < 2 or len({f.seeds for f in findings}) > 1:
+    if len(findings) < 2 or len({f.seeds for f in findings}) > 1 or any(f.games for f in findings):
         return None
     values = np.array([f.values for f in findings])
     low, high = map(float, stratified_bootstrap_interval(values, np.random.default_rng(0), mean))
     return Pooled(float(values.mean()), low, high, float(np.mean([f.improved for f in findings])))
 
 
-Read = Callable[[Experiment], Runs]
+Read = Callable[[Any], Stored]  # from an experiment
 
 
-def judge(claim: Claim, tier: str = "check", read: Read = Runs.stored) -> Verdict:
+def judge(claim: Claim, tier: str = "check", read: Read = game_runs.read) -> Verdict:
     """The verdict on a claim from the committed tables of a tier, by the rule of `dyniso.claims`.
 
     Args:
@@ -149,7 +168,7 @@ def judge(claim: Claim, tier: str = "check", read: Read = Runs.stored) -> Verdic
     require("tier", tier, specs.TIERS)
     findings, missing = [], {}
     for name in claim.experiments:
-        experiment = specs.REGISTRY.get(name, {}).get(tier)
+        experiment: Comparison | None = specs.everything().get(name, {}).get(tier)
         try:
             if experiment is None:
                 raise NotRunError(f"there is no experiment {name} at tier {tier}")
