@@ -21,7 +21,7 @@
 # the authors' scripts change activation, biases and penalty at once. Here they are taken apart.
 
 # %% tags=["parameters", "remove-cell"]
-metric = "return"  # "return" of training episodes, or "evaluation_return"
+metric = "return"  # return | evaluation_return: of training episodes, or of evaluation
 seed = 0  # 0..1000000: of the bootstrap, and of the games that are drawn below
 shown = 3  # 1..5: first and last cycles whose curves are drawn
 
