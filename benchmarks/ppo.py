@@ -63,11 +63,11 @@ class Vectorised:
 
     def __init__(self, envs: int, device: torch.device):
         self.inner = Envs(GAMES, [visit(GAMES, 0, 0)], [0], envs, device)
-        self.obs = self.inner.obs[0].float()
+        self.obs = self.inner.whole()[0].float()
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         now = self.inner.step(actions[None])
-        self.obs = now.obs[0].float()
+        self.obs = self.inner.whole()[0].float()
         return now.reward[0], (now.terminated | now.truncated)[0]
 
 
