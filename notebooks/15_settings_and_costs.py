@@ -32,6 +32,7 @@ import numpy as np
 
 from dyniso import appendix, specs, tuning
 from dyniso.book import claim, show_markdown, show_table, stamp
+from dyniso.specs.reinforcement import PPO, Games, PolicyNet
 from dyniso.specs.supervised import BUDGET, TUNING_SEEDS
 
 started = time.perf_counter()
@@ -39,12 +40,16 @@ read = appendix.cached()
 sweeps = [name for name in specs.REGISTRY if name.startswith(tuning.SWEEP)]
 suite = [name for name in specs.SUPERVISED if name not in sweeps]
 others = [name for name in specs.REGISTRY if name not in {*specs.THEORY, *specs.SUPERVISED}]
-trained = [method for by_tier in specs.REGISTRY.values() for method in by_tier["check"].methods]
+halves = {"streams": specs.REGISTRY, "games": specs.REINFORCEMENT}
+trained_on = {
+    half: [m for by_tier in found.values() for m in by_tier["check"].methods] for half, found in halves.items()
+}
+trained = [method for methods in trained_on.values() for method in methods]
 
 
 def blocks(names):
     """Show experiments, each folded."""
-    show_markdown("\n\n".join(appendix.experiment_block(specs.REGISTRY[name]) for name in names) or "None.")
+    show_markdown("\n\n".join(appendix.experiment_block(specs.everything()[name]) for name in names) or "None.")
 
 
 # %% [markdown]
@@ -77,21 +82,32 @@ blocks(sweeps)
 # %% tags=["remove-input"]
 blocks(others)
 
+# %% [markdown]
+# ### Games
+#
+# Continual reinforcement learning: a sequence of games in place of a stream, and the settings of PPO
+# ({doc}`11_continual_minatar`, {doc}`12_continual_octax`).
+
 # %% tags=["remove-input"]
-every = [experiment for by_tier in specs.REGISTRY.values() for experiment in by_tier.values()]
-listed = [appendix.settings_of(experiment) for experiment in every]
-parts = (specs.Stream, specs.Net, specs.Experiment)
-expected = sum(len(fields(part)) for part in parts) - len(
-    ("name", "title", "tier", "stream", "net", "methods", "sources")
+blocks(specs.REINFORCEMENT)
+
+# %% tags=["remove-input"]
+every = [experiment for by_tier in specs.everything().values() for experiment in by_tier.values()]
+parts = {"stream": specs.Stream, "net": specs.Net}, {"games": Games, "net": PolicyNet, "ppo": PPO}
+named = ("name", "title", "tier", "methods", "sources")
+expected = {
+    kind: sum(len(fields(part)) for part in (kind, *of.values())) - len(named) - len(of)
+    for kind, of in zip((specs.Experiment, specs.GameExperiment), parts, strict=True)
+}
+claim(
+    f"1. {len(specs.everything())} experiments at {len(specs.TIERS)} tiers: on streams each has all {expected[specs.Experiment]} "
+    f"fields of its stream, its net and its own, on games all {expected[specs.GameExperiment]} of games, net, PPO and its own.",
+    all(len(appendix.settings_of(one)) == expected[type(one)] for one in every)
+    and len(every) == len(specs.everything()) * len(specs.TIERS),
 )
 claim(
-    f"1. {len(specs.REGISTRY)} experiments at {len(specs.TIERS)} tiers, each with all {expected} fields of its stream, its "
-    "net and its own.",
-    all(len(settings) == expected for settings in listed) and len(every) == len(specs.REGISTRY) * len(specs.TIERS),
-)
-claim(
-    "2. Each says where its stream and its net come from.",
-    all({"stream", "net"} <= dict(experiment.sources).keys() for experiment in every),
+    "2. Each says where its stream or games, its net and, on games, its PPO come from.",
+    all(set(parts[isinstance(one, specs.GameExperiment)]) <= dict(one.sources).keys() for one in every),
 )
 
 # %% [markdown]
@@ -103,11 +119,13 @@ claim(
 # %% tags=["remove-input"]
 arms = appendix.arm_rows(specs.get(name, "check") for name in [*specs.THEORY, *others])
 fixed = appendix.arm_rows(specs.get(name, "check") for name in suite)
+played = appendix.arm_rows(specs.find(name, "check") for name in specs.REINFORCEMENT)
 show_markdown(
     "\n\n".join(
         [
             appendix.folded(f"{len(arms)} arms of the theory chapters and others", appendix.table(arms)),
             appendix.folded(f"{len(fixed)} arms of the supervised suite", appendix.table(fixed)),
+            appendix.folded(f"{len(played)} arms on games", appendix.table(played)),
         ]
     )
 )
@@ -140,16 +158,23 @@ show_markdown(
 show_markdown("\n\n".join(appendix.namesake_block(name, trained) for name in appendix.NAMESAKES))
 
 # %% tags=["remove-input"]
-variants = {name: {appendix.variant(m) for m in trained if appendix.namesake(m) == name} for name in appendix.NAMESAKES}
+variants = {
+    half: {name: {appendix.variant(m) for m in methods if appendix.namesake(m) == name} for name in appendix.NAMESAKES}
+    for half, methods in trained_on.items()
+}
 claim(
-    f"3. Of {sum(map(len, appendix.NAMESAKES.values()))} methods under {len(variants)} names, one each is used: "
+    f"3. Of {sum(map(len, appendix.NAMESAKES.values()))} methods under {len(appendix.NAMESAKES)} names, one each is used on "
+    "streams, and at most one each on games: "
     + "; ".join(
         f"{name.replace('_', ' ')} of {appendix.NAMESAKES[name][key].partition(':')[0]}"
-        for name, found in variants.items()
-        for key in found
+        + ("" if key in variants["games"][name] & variants["streams"][name] else f" ({half} only)")
+        for name in appendix.NAMESAKES
+        for half, of in variants.items()
+        for key in of[name] - (variants["streams"][name] if half == "games" else set())
     )
     + ".",
-    all(len(found) == 1 for found in variants.values()),
+    all(len(found) == 1 for found in variants["streams"].values())
+    and all(len(found) <= 1 for found in variants["games"].values()),
 )
 silent = [text.partition(".**")[0].strip("*") for text in described if "none is stated" in text]
 claim(
@@ -223,12 +248,21 @@ show_markdown(
 # ## What it took
 #
 # Runs that differ only in seed and isometry strength are trained as one stack, and each stores the seconds of the whole
-# stack. So a run counts with its share, and the shares add up to the time spent. *Steps* are those of one run. Seconds
-# are by the clock, beside whatever else the machine was doing: compare rows of one machine, and these with care.
+# stack. So a run counts with its share, and the shares add up to the time spent. *Steps* are those of one run: of training
+# on streams, of the environment on games. Seconds are by the clock, beside whatever else the machine was doing: compare
+# rows of one machine, and these with care.
 
 # %% tags=["remove-input"]
 found = appendix.measured_costs(read=read)
 show_markdown("\n\n".join(appendix.cost_blocks(found)) or "Nothing is stored yet.")
+
+# %% [markdown]
+# On games, environment steps of all runs of a stack in a second of its process, with the updates and everything that is
+# measured in between:
+
+# %% tags=["remove-input"]
+speeds = appendix.speed_rows(found)
+show_markdown(appendix.table(speeds) if speeds else "Not run.")
 
 # %% tags=["remove-input"]
 show_markdown(appendix.bullets(appendix.not_run(found)))
@@ -243,7 +277,7 @@ claim(
     f"{appendix.duration(found.stored['wall_s'].sum())} in all.",
     all(declared[key] == count for key, count in counted.items()),
 )
-pieces = [appendix.run_costs(read(specs.get(name, stored_tier))) for name, stored_tier in counted.index]
+pieces = [appendix.run_costs(read(specs.find(name, stored_tier))) for name, stored_tier in counted.index]
 stacks = [group for one in pieces for _, group in one.groupby(["hardware", "stacked_runs", "wall_s"])]
 whole = [group for group in stacks if len(group) % group["stacked_runs"].iloc[0] == 0]
 once = sum(group["wall_s"].iloc[0] * (len(group) // group["stacked_runs"].iloc[0]) for group in whole)
@@ -258,7 +292,7 @@ claim(
 # say nothing.
 
 # %% tags=["remove-input"]
-stacks = {name: appendix.stack_rows(specs.get(name, tier), read) for name in specs.REGISTRY if name not in sweeps}
+stacks = {name: appendix.stack_rows(specs.find(name, tier), read) for name in specs.everything() if name not in sweeps}
 show_markdown(
     "\n\n".join(
         appendix.folded(f"{name.replace('_', ' ')}, {tier}", appendix.table(rows))

@@ -28,7 +28,7 @@ def long_rows(experiment: Experiment) -> pd.DataFrame:
     rows = []
     for m, method in enumerate(experiment.methods):
         for seed in experiment.seeds:
-            for task in range(experiment.stream.tasks):
+            for task in range(experiment.tasks):
                 value = 100 * m + 10 * seed + task
                 layers = {"1.weight": value, "3.weight": value + 2, "11.weight": value + 1000}
                 rows += [(method.name, seed, task, layer, "sigma_max", float(v)) for layer, v in layers.items()]

@@ -207,3 +207,47 @@ def test_stacks_are_listed_cheapest_first_with_their_methods(tiny):
     rows = appendix.stack_rows(tiny, reader({tiny.name: slow}))
     assert [tuple(row.values()) for row in rows] == [("AdamO, 0.1", "2", "1.0 s"), ("Adam", "2", "1.5 s")]
     assert appendix.stack_rows(tiny, reader({})) == []
+
+
+# ------------------------------------------------------------------------------------------------------------ games
+
+
+@pytest.mark.parametrize("name", specs.REINFORCEMENT)
+def test_games_show_every_field_of_games_net_and_ppo_and_every_source(name):
+    experiment = specs.find(name)
+    parts = (experiment.games, experiment.net, experiment.ppo, experiment)
+    apart = {"name", "title", "tier", "games", "net", "ppo", "methods", "sources"}
+    settings = appendix.settings_of(experiment)
+    assert len(settings) == sum(len(fields(part)) for part in parts) - len(apart)
+    assert (settings["suite"], settings["net width"], settings["ppo envs"]) == (name, "32", str(experiment.ppo.envs))
+    text = appendix.experiment_block(specs.REINFORCEMENT[name])
+    assert all(appendix.plain(source) in text for _, source in experiment.sources)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert max(len(re.findall(r"(?<!\\)\|", line)) - 1 for line in lines) <= 4
+
+
+def test_every_arm_on_games_is_told_and_of_a_known_variant():
+    methods = [m for by_tier in specs.REINFORCEMENT.values() for m in by_tier["check"].methods]
+    rows = appendix.arm_rows(by_tier["check"] for by_tier in specs.REINFORCEMENT.values())
+    assert {row["method"] for row in rows} == {appendix.plain(m.label) for m in methods}
+    assert [row["settings"] for row in rows if row["method"] == "Adam, no biases"] == ["reset optimizer yes, bias no"]
+    shared = [m for m in methods if appendix.namesake(m)]
+    assert all(appendix.variant(m) in appendix.NAMESAKES[appendix.namesake(m)] for m in shared)
+    assert appendix.used_parts(methods)
+
+
+def test_costs_of_games_are_in_environment_steps_with_their_speed(tiny):
+    experiment = specs.find("minatar")
+    assert appendix.steps_of(experiment) == 2 * 16_384 and appendix.steps_of(tiny) == 12
+    rows = stored_rows(experiment, wall_s=100.0, stacked_runs="2")
+    registry = {"minatar": {"smoke": experiment}, tiny.name: {"smoke": tiny}}
+    found = appendix.measured_costs(registry, reader({"minatar": rows, tiny.name: stored_rows(tiny)}))
+    assert [row["runs × steps"] for row in (appendix.costs.cost_row("x", found.stored.iloc[[0]]),)] == ["6 × 32,768"]
+    assert appendix.speed_rows(found) == [
+        {"experiment": "minatar, smoke", "machine": "a CPU", "environment steps": "6 × 32,768", "a second": "655"}
+    ]
+
+
+def test_costs_are_of_streams_and_games_unless_a_registry_is_given():
+    found = appendix.measured_costs(read=reader({}))
+    assert {name for name, _ in found.missing} == specs.everything().keys()

@@ -4,7 +4,7 @@ Nothing is typed twice: a new field of a spec, a new method or a new table appea
 of `methods` looks at a class.
 """
 
-from .costs import Costs, cached, cost_blocks, measured_costs, not_run, run_costs, stack_rows
+from .costs import Costs, cached, cost_blocks, measured_costs, not_run, run_costs, speed_rows, stack_rows, steps_of
 from .experiments import experiment_block, settings_of
 from .methods import (
     NAMESAKES,
@@ -50,7 +50,9 @@ __all__ = [
     "settings_text",
     "shown",
     "source_of",
+    "speed_rows",
     "stack_rows",
+    "steps_of",
     "sweep_block",
     "sweep_of",
     "table",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from textwrap import shorten
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from .. import specs, store, tuning
-from ..specs import Experiment
+from .. import specs, store
+from ..specs import Comparison, Experiment, GameExperiment
 from .text import duration, plain, reason, shown, table
+
+Read = Callable[[Any], pd.DataFrame]  # of an experiment of any kind
 
 
 class Costs(NamedTuple):
     """What the stored runs took, one row an experiment, tier and machine; and what has no usable table."""
 
-    stored: pd.DataFrame  # experiment, tier, hardware, runs, steps (of one run), wall_s (of all runs)
+    stored: pd.DataFrame  # experiment, tier, hardware, runs, steps (of one run), wall_s (of all runs), games (or not)
     missing: dict[tuple[str, str], str]  # (experiment, tier) -> '' if it is not stored, else why it cannot be used
 
 
@@ -37,12 +39,20 @@ def run_costs(frame: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(stacked_runs=stacked.astype(int), share_s=runs["wall_s"] / stacked)
 
 
+def steps_of(experiment: Comparison) -> int:
+    """Training steps of one run of a stream; environment steps of one run through a sequence of games."""
+    if isinstance(experiment, GameExperiment):
+        return experiment.games.visits * experiment.games.steps_per_game
+    assert isinstance(experiment, Experiment)
+    return experiment.tasks * experiment.steps_per_task
+
+
 def measured_costs(
-    registry: Mapping[str, Mapping[str, Experiment]] = specs.REGISTRY, read: tuning.Read = store.read_compact
+    registry: Mapping[str, Mapping[str, Comparison]] | None = None, read: Read = store.read_compact
 ) -> Costs:
-    """What every stored experiment of the registry took, on each machine."""
+    """What every stored experiment took, on each machine; the registry is `specs.everything()` by default."""
     found, missing = [], {}
-    for name, by_tier in registry.items():
+    for name, by_tier in (specs.everything() if registry is None else registry).items():
         for tier, experiment in by_tier.items():
             try:
                 runs = run_costs(read(experiment))
@@ -52,10 +62,10 @@ def measured_costs(
             except store.UnusableError as error:
                 missing[name, tier] = reason(error)
                 continue
-            steps = experiment.stream.tasks * experiment.steps_per_task
+            steps, games = steps_of(experiment), isinstance(experiment, GameExperiment)
             for hardware, part in runs.groupby("hardware"):
-                found.append((name, tier, hardware, len(part), steps, part["share_s"].sum()))
-    columns = ["experiment", "tier", "hardware", "runs", "steps", "wall_s"]
+                found.append((name, tier, hardware, len(part), steps, part["share_s"].sum(), games))
+    columns = ["experiment", "tier", "hardware", "runs", "steps", "wall_s", "games"]
     return Costs(pd.DataFrame(found, columns=columns), missing)
 
 
@@ -82,7 +92,24 @@ def cost_blocks(found: Costs) -> list[str]:
     return blocks
 
 
-def stack_rows(experiment: Experiment, read: tuning.Read = store.read_compact) -> list[dict[str, str]]:
+def speed_rows(found: Costs) -> list[dict[str, str]]:
+    """Environment steps a second of the stored runs on games, updates included; a row an experiment and machine."""
+    own = found.stored[found.stored["games"].astype(bool)]
+    speeds = (own["runs"] * own["steps"] / own["wall_s"]).round().astype(int)
+    return [
+        {
+            "experiment": plain(f"{name}, {tier}"),
+            "machine": plain(hardware),
+            "environment steps": f"{runs} × {shown(int(steps))}",
+            "a second": shown(int(speed)),
+        }
+        for (name, tier, hardware, runs, steps), speed in zip(
+            own[["experiment", "tier", "hardware", "runs", "steps"]].itertuples(index=False), speeds, strict=True
+        )
+    ]
+
+
+def stack_rows(experiment: Comparison, read: Read = store.read_compact) -> list[dict[str, str]]:
     """One row for the runs that were stacked together, the cheapest first; none where nothing is stored."""
     try:
         runs = run_costs(read(experiment))
@@ -109,11 +136,11 @@ def not_run(found: Costs, tiers: Iterable[str] = specs.TIERS) -> list[str]:
     return lines
 
 
-def cached(read: Callable[[Experiment], pd.DataFrame] = store.read_compact) -> tuning.Read:
+def cached(read: Read = store.read_compact) -> Read:
     """`read`, with what it gave kept: by name and tier, as specs with lists of methods are slow to compare."""
     kept: dict[tuple[str, str], pd.DataFrame] = {}
 
-    def reading(experiment: Experiment) -> pd.DataFrame:
+    def reading(experiment: Comparison) -> pd.DataFrame:
         key = experiment.name, experiment.tier
         if key not in kept:
             kept[key] = read(experiment)

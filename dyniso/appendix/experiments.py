@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from .. import specs, tuning
-from ..specs import Experiment
+from ..specs import Comparison
 from .text import bullets, folded, plain, shown, table, words
 
-
-def settings_of(experiment: Experiment) -> dict[str, str]:
-    """Every field of stream, net and experiment as text, but for methods, sources, and what names the experiment."""
-    left_out = {"name", "title", "tier", "stream", "net", "methods", "sources"}
-    found = {words(f.name): shown(getattr(experiment.stream, f.name)) for f in fields(experiment.stream)}
-    found |= {f"net {words(f.name)}": shown(getattr(experiment.net, f.name)) for f in fields(experiment.net)}
-    own = [f.name for f in fields(experiment) if f.name not in left_out]
-    return found | {words(name): shown(getattr(experiment, name)) for name in own}
+LEFT_OUT = ("name", "title", "tier", "methods", "sources")  # what names an experiment, or is shown elsewhere
+BARE = ("stream", "games")  # parts whose fields need no prefix
 
 
-def experiment_block(by_tier: Mapping[str, Experiment]) -> str:
+def settings_of(experiment: Comparison) -> dict[str, str]:
+    """Every field of an experiment and of its parts as text, but for methods, sources, and what names the experiment.
+
+    Parts are stream and net, or games, net and ppo; they come first.
+    """
+    found: dict[str, str] = {}
+    own: dict[str, str] = {}
+    every: Any = experiment  # each kind of experiment is a dataclass
+    for f in fields(every):
+        value = getattr(experiment, f.name)
+        if is_dataclass(value):
+            prefix = "" if f.name in BARE else f"{f.name} "
+            found |= {prefix + words(part.name): shown(getattr(value, part.name)) for part in fields(value)}
+        elif f.name not in LEFT_OUT:
+            own[words(f.name)] = shown(value)
+    return found | own
+
+
+def experiment_block(by_tier: Mapping[str, Comparison]) -> str:
     """One experiment, folded: what differs between its tiers, what does not, methods, where values come from."""
     first = next(iter(by_tier.values()))
     columns = {tier: settings_of(experiment) for tier, experiment in by_tier.items()}
@@ -38,7 +51,7 @@ def experiment_block(by_tier: Mapping[str, Experiment]) -> str:
     )
 
 
-def methods_line(experiment: Experiment) -> str:
+def methods_line(experiment: Comparison) -> str:
     """The methods of an experiment in one paragraph; those of a sweep by their number."""
     if experiment.name.startswith(tuning.SWEEP):
         count = len(specs.CANDIDATES)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from ..specs import CANDIDATES, Experiment, Method
+from ..specs import CANDIDATES, Comparison, Method
 from .text import bullets, folded, plain, shown, words
 
 PER_METHOD = ("name", "label", "optimizer", "lr", "baseline", "settings")  # shown apart from the other fields of Method
@@ -93,7 +93,7 @@ def settings_text(method: Method) -> str:
     return plain("; ".join(part for part in parts if part)) or "none"
 
 
-def arm_rows(experiments: Iterable[Experiment]) -> list[dict[str, str]]:
+def arm_rows(experiments: Iterable[Comparison]) -> list[dict[str, str]]:
     """One row for each different arm of some experiments: label, optimizer and learning rate, settings, where it is."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for experiment in experiments:

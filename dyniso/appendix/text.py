@@ -14,6 +14,9 @@ WORDS = {
     "samples": "samples a task",
     "pool": "pooling",
     "scale": "pixel scale",
+    "names": "games",
+    "steps_per_game": "steps a visit",
+    "curve": "points of a return curve",
 }
 
 
