@@ -187,7 +187,8 @@ def over_cycles(frame: pd.DataFrame, experiment: GameExperiment, metric: str) ->
     if metric in returns.PER_VISIT:
         points = returns.by_cycle(frame, experiment, metric).rename(columns={"cycle": "task"})
         return points[["metric", "method", "task", "mean", "low", "high", "seeds"]]
-    rows = frame[(frame["task"] >= 0) & ~frame["layer"].str.startswith("point")]
+    drawn = frame["method"].isin([m.name for m in experiment.methods])
+    rows = frame[drawn & (frame["task"] >= 0) & ~frame["layer"].str.startswith("point")]
     return over_tasks(rows.assign(task=rows["task"] // len(experiment.games.names)), metric)
 
 

@@ -1,5 +1,6 @@
 """Contracts of the command line: a mistake is one line that names it, data that is there is never made again."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,7 +12,9 @@ import pytest
 from conftest import long_rows
 
 from dyniso import claims, data, runner, specs, store, train
-from dyniso.cli import main
+from dyniso.cli import chosen, main, parse
+from dyniso.rl import games
+from dyniso.specs.reinforcement import MINATAR
 
 
 @pytest.fixture
@@ -278,6 +281,61 @@ def test_run_that_stops_says_why_in_one_line(home, capsys, monkeypatch, error, c
     monkeypatch.setattr(runner, "run", stop)
     assert main(["run", "small"]) == code
     assert capsys.readouterr().err == text
+
+
+def test_run_of_games_without_the_extra_is_one_line_that_says_how_to_install_it_and_exit_code_1(
+    capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "gymnax", None)
+    games.make_game.cache_clear()
+    games.compiled.cache_clear()
+    assert main(["run", "minatar", "--device", "cpu", "--quiet"]) == 1
+    assert_one_line(capsys.readouterr().err, "pip install 'dyniso[rl]'", "gymnax")
+
+
+@pytest.mark.parametrize(("missing", "said"), [(None, "extra rl: installed"), ("octax", "pip install 'dyniso[rl]'")])
+def test_doctor_says_whether_the_extra_is_installed_and_proposes_no_games_without_it(
+    capsys, monkeypatch, home, missing, said
+):
+    monkeypatch.setattr(specs, "REINFORCEMENT", {"minatar": {"check": MINATAR["check"]}})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
+    store.write_parquet(pd.DataFrame({"a": [1]}), store.compact_path(specs.get("small", "check")))
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert ("next: dyniso run minatar --tier check --compact" in out) == (missing is None)
+
+
+@pytest.mark.parametrize(
+    ("call", "seeds"),
+    [
+        ("run minatar --seeds 3", (0, 1, 2)),
+        ("run minatar --tier paper --seeds 3", (26, 27, 28)),
+        ("run minatar --tier paper --seeds 10", (*range(26, 34), 34, 35)),
+        ("run octax --tier check --seeds 5", (0, 1, 2, 3, 4)),
+        ("run tune_labels_mnist --tier check --seeds 3", (100, 101, 102)),
+    ],
+)
+def test_number_of_seeds_takes_the_first_of_the_spec_and_then_those_that_follow(call, seeds):
+    assert chosen(parse(call.split())).seeds == seeds
+
+
+@pytest.mark.parametrize("methods", ["adam,maxmin", "adam,reset_all"])
+def test_figure_of_games_draws_the_chosen_methods_by_cycle_whether_the_fresh_net_is_among_them(
+    methods, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    call = ["figure", "minatar", "--tier", "check", "--methods", methods, "--metrics", "return,isometry_defect"]
+    assert main(call) == 0
+    assert capsys.readouterr().out.split() == [
+        os.path.join("figures", f"minatar-check.{s}") for s in ("png", "csv", "json")
+    ]
+    points = pd.read_csv("figures/minatar-check.csv")
+    assert set(points["method"]) == set(methods.split(","))
+    assert points["task"].max() == specs.find("minatar", "check").games.cycles - 1
+    stamp = json.loads((tmp_path / "figures" / "minatar-check.json").read_text())
+    assert (stamp["experiment"], stamp["origin"]) == ("minatar", "data/results")
 
 
 def test_claims_prints_one_line_each_with_verdict_interval_scale_and_statement(capsys):

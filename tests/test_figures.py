@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dyniso import figures
+from dyniso import figures, specs
 from dyniso.figures import over_tasks, save, stamp_of, tasks_figure
 from dyniso.specs import digest
 
@@ -139,3 +139,58 @@ def test_head_is_left_out_of_each_method_by_its_own_numbering():
     rows = [{"method": m, "layer": layer} for m, names in layers.items() for layer in names]
     kept = figures.hidden_layers(pd.DataFrame(rows))
     assert list(kept["layer"]) == ["1.weight", "hidden1"] * 2
+
+
+# ------------------------------------------------------------------------------------------------------------ games
+
+
+@pytest.fixture(scope="module")
+def played():
+    """Made-up rows of the smallest experiment on games: two visits a run, two nets, points of return curves beside."""
+    experiment = specs.find("minatar")
+    experiment = replace(experiment, games=replace(experiment.games, cycles=2))
+    rows = []
+    for m, method in enumerate(experiment.methods):
+        for seed in experiment.seeds:
+            for task in range(-1, 4):
+                found = [("actor.1.weight", "sigma_max", task + m), ("actor.3.weight", "sigma_max", 1e6)]
+                found += [("critic.1.weight", "sigma_max", task + m), ("critic.3.weight", "sigma_max", 1e6)]
+                if task >= 0:
+                    found += [("", "game", task % 2), ("", "diverged", 0.0), ("point1", "return", 1e6)]
+                    found += [
+                        ("", name, 1.0 + m * (task // 2)) for name in ("return", "evaluation_return", "reward_rate")
+                    ]
+                rows += [(method.name, seed, task, *each) for each in found]
+    return experiment, pd.DataFrame(rows, columns=["method", "seed", "task", "layer", "metric", "value"])
+
+
+def test_returns_by_cycle_are_divided_by_the_fresh_net_s_and_leave_out_points_of_curves(played):
+    experiment, frame = played
+    points = figures.over_cycles(frame, experiment, "return")
+    last = len(experiment.methods) - 1  # the fresh net: 1 in the first cycle, 1 + last in the second
+    scores = points[points["method"] == "adam"]["mean"].tolist()
+    assert scores == pytest.approx([2 / (2 + last)] * 2)
+    assert set(points["task"]) == {0, 1} and set(points["seeds"]) == {2}
+
+
+def test_other_metrics_by_cycle_are_means_over_hidden_layers_of_both_nets_and_visits(played):
+    experiment, frame = played
+    points = figures.over_cycles(frame, experiment, "sigma_max")
+    assert points[points["method"] == "adam"]["mean"].tolist() == [0.5, 2.5]
+
+
+def test_cycles_figure_has_a_panel_a_metric_and_gives_the_plotted_points(played):
+    experiment, frame = played
+    fig, points = figures.cycles_figure(frame, experiment, ["return", "sigma_max"])
+    assert [ax.get_xlabel() for ax in fig.axes] == ["cycle"] * 2
+    assert set(points["metric"]) == {"return", "sigma_max"}
+    assert [len(ax.lines) for ax in fig.axes] == [len(experiment.methods)] * 2
+    plt.close(fig)
+
+
+def test_cycles_figure_without_the_fresh_net_or_with_an_unknown_metric_is_an_error_that_names_it(played):
+    experiment, frame = played
+    with pytest.raises(ValueError, match="reset_all"):
+        figures.cycles_figure(frame[frame["method"] != "reset_all"], experiment)
+    with pytest.raises(ValueError, match="did you mean 'sigma_max'"):
+        figures.cycles_figure(frame, experiment, ["sigma_maks"])

@@ -9,10 +9,13 @@ from dyniso.book import import_graph
 
 TORCH_SIDE = {
     f"dyniso.{m}"
-    for m in ("isometry", "optim", "nets", "entk", "dormancy", "streams", "stack", "measures", "checkpoint", "train")
+    for m in (
+        *("isometry", "optim", "nets", "entk", "dormancy", "streams", "stack", "measures", "checkpoint", "train"),
+        *("runner", "rl.agent", "rl.envs", "rl.ppo", "rl.train"),
+    )
 }
 GRAPH = import_graph()
-TORCH_FREE = ["specs", "stats", "store", "figures", "claims", "book", "data", "cli"]
+TORCH_FREE = ["specs", "stats", "store", "returns", "figures", "claims", "book", "data", "cli"]
 
 
 def reached(module: str) -> set[str]:
@@ -50,7 +53,7 @@ def test_graph_finds_the_imports_of_train():
 @pytest.mark.parametrize(
     "statement",
     [
-        "from dyniso import specs, stats, store, figures, claims, book, data, cli",
+        "from dyniso import specs, stats, store, returns, figures, claims, book, data, cli",
         "from dyniso import cli; assert cli.main(['list']) == 0",
         "from dyniso import cli; assert cli.main(['claims']) == 0",
     ],
@@ -63,4 +66,10 @@ def test_torch_is_not_loaded_by(statement):
 
 def test_specs_need_only_the_standard_library():
     code = "import sys; from dyniso import specs; sys.exit(bool({'numpy', 'pandas', 'torch'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["dyniso.rl.train", "dyniso.rl.games", "dyniso.runner"])
+def test_games_load_no_jax_until_one_is_made(module):
+    code = f"import sys, {module}; sys.exit(bool({{'jax', 'gymnax', 'octax'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
