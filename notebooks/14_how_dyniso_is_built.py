@@ -487,12 +487,20 @@ class WithDefault(specs.Method):
 longer, other = (kind(**asdict(adam)) for kind in (WithUnused, WithDefault))
 claim("18. One more field of Method keeps the digest while it is None.", specs.digest(experiment, longer) == digest)
 claim("19. With any other default it changes the digest.", specs.digest(experiment, other) != digest)
-used = {".".join(name.split(".")[:2]) for name in {"dyniso.train"} | nx.descendants(graph, "dyniso.train")}
-decide = used - {"dyniso", "dyniso.specs", "dyniso.store"}
+
+
+def decisive(module):
+    """Modules and packages that a training loop uses, but for specs, store and the version."""
+    used = {box_of(name) for name in {module} | nx.descendants(graph, module)}
+    return used - {"dyniso", "dyniso.specs", "dyniso.store"}
+
+
+listed = {f"dyniso.{name}" for name in store.TRAINING_MODULES}
+games_too = listed | {f"dyniso.{name}" for name in store.GAME_MODULES}
 claim(
-    f"20. The {len(decide)} modules whose change makes runs stale are all that training uses, but for specs, store and "
-    "the version.",
-    decide == {f"dyniso.{name}" for name in store.TRAINING_MODULES},
+    f"20. The {len(listed)} modules whose change makes runs stale are all that training uses, but for specs, store and "
+    f"the version; on games, whose loop uses no other, {', '.join(store.GAME_MODULES)} is one more.",
+    decisive("dyniso.train") == listed and decisive("dyniso.rl.train") <= games_too,
 )
 
 # %% [markdown]
@@ -520,6 +528,22 @@ for kind in specs.STREAMS:
     )
 
 # %% [markdown]
+# ### Games
+#
+# `dyniso.runner.make_engine` gives streams to `dyniso.train.StreamEngine` and sequences of games to
+# `dyniso.rl.train.GameEngine`; groups, checkpoints, shards and files are the same for both. What comes when is a function of
+# (games, seed, visit), `dyniso.rl.sequence.visit`. JAX is imported when a game is first made, and comes with the extra `rl`.
+#
+# 1. A game of a suite that is there: its name goes into `dyniso.specs.reinforcement.SUITES`, and what makes it into
+#    `dyniso.rl.games.minatar` or `dyniso.rl.games.octax`. A suite of its own needs a branch of
+#    `dyniso.rl.games.make_game`.
+# 2. An arm is a line of `dyniso.specs.reinforcement.arms`; methods beside an optimizer are those of `dyniso.baselines`.
+# 3. An experiment is a `dyniso.specs.GameExperiment` in `dyniso.specs.REINFORCEMENT`. Settings of PPO are fields of
+#    `dyniso.specs.reinforcement.PPO`, for all arms alike.
+# 4. Rows become scores in `dyniso.returns`, curves in `dyniso.figures.cycles_figure`, verdicts in `dyniso.claims`.
+# 5. `tests/test_rl_envs.py` holds the games to the original engines, `tests/test_rl_train.py` a stacked run to the run alone.
+
+# %% [markdown]
 # ### An experiment, or a heavier tier of one
 #
 # 1. In `dyniso.specs.REGISTRY`, call `dyniso.specs.tiers` with the smallest spec and, for each of the heavier
@@ -542,7 +566,7 @@ for kind in specs.STREAMS:
 # %% tags=["remove-input"]
 claim(
     "21. Every registered experiment has every tier.",
-    all(tuple(tiers) == specs.TIERS for tiers in specs.REGISTRY.values()),
+    all(tuple(tiers) == specs.TIERS for tiers in specs.everything().values()),
 )
 call = [sys.executable, "tools/notebooks.py", "run", "notebooks/14_how_dyniso_is_built.py", "-p", "rums", "3"]
 done = subprocess.run(call, cwd=root, capture_output=True, text=True)
