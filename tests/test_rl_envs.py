@@ -319,11 +319,23 @@ def test_a_saved_state_is_not_changed_by_later_steps(together, start):
     assert equal_states(saved, {"parts": kept}) and not equal_states(saved, together.state_dict())
 
 
-def test_state_of_other_environments_is_refused(start):
+def test_a_loaded_state_is_not_shared_with_the_environments(together, start):
+    saved = {"parts": [[leaf.clone() for leaf in part] for part in start["parts"]]}
+    together.load_state_dict(saved)
+    for part in saved["parts"]:
+        for leaf in part:
+            leaf.zero_()
+    assert equal_states(together.state_dict(), start)
+
+
+@pytest.mark.parametrize("parts", [slice(1, 2), slice(0, 2), slice(0, 0)], ids=["another game", "more", "none"])
+def test_state_of_other_environments_is_refused(start, parts):
+    run = [v.game for v in VISITS].index("breakout")
+    envs = Envs(PAIR, [VISITS[run]], [SEEDS[run]], ENVS, CPU)
+    before = envs.state_dict()
     with pytest.raises(ValueError, match="another game or number"):
-        Envs(PAIR, VISITS[:1], SEEDS[:1], ENVS, CPU).load_state_dict({"parts": start["parts"][1:]})
-    with pytest.raises(ValueError, match="another game or number"):
-        Envs(PAIR, VISITS[:1], SEEDS[:1], ENVS, CPU).load_state_dict(start)
+        envs.load_state_dict({"parts": start["parts"][parts]})
+    assert equal_states(envs.state_dict(), before)
 
 
 def test_numbers_of_visits_and_seeds_must_agree():
@@ -351,7 +363,7 @@ def test_sticky_actions_repeat_with_their_frequency(sticky):
 # ------------------------------------------------------------------------------------------- the original MinAtar
 
 LISTS = {"f_bullet_count": "f_bullets", "e_bullet_count": "e_bullets", "e_fish_count": "e_fish"}
-STEPS = dict.fromkeys(SUITES["minatar"], 2600) | {"seaquest": 1500}  # compiled once for each: the batch of states
+STEPS = dict.fromkeys(SUITES["minatar"], 2600) | {"seaquest": 1000}  # compiled once for each: the batch of states
 LISTS |= {"e_subs_count": "e_subs", "divers_count": "divers"}
 
 
@@ -480,7 +492,7 @@ def test_known_difference_asterix_of_gymnax_drops_one_where_all_rows_are_full():
 def test_seaquest_steps_as_the_original_but_for_what_appears():
     state, (obs, reward, over), (our_obs, our_reward, our_over) = steps_of_both("seaquest")
     appears = (state.e_spawn_timer == 0) | (state.d_spawn_timer == 0)
-    assert (reward > 1).any() and (reward == 1).any() and over.any() and appears.sum() > 60
+    assert (reward > 1).any() and (reward == 1).any() and over.any() and appears.sum() > 40
     due = (state.e_subs[..., 4] == 0) & (np.arange(100) < state.e_subs_count[:, None])
     differs = obs != our_obs  # but for the two known differences below
     differs[..., 4] &= ~((reward > 0) & due.any(-1))[:, None, None]

@@ -153,16 +153,18 @@ class Envs:
         """
         import jax
 
-        for index, (part, saved) in enumerate(zip(self.parts, state["parts"], strict=True)):
-            leaves, tree = jax.tree.flatten((part.lanes, part.obs))
-            if [leaf.nbytes for leaf in leaves] != [len(s) for s in saved]:
-                raise ValueError("the saved environments are of another game or number; make Envs as they were made")
-            restored = [
-                jax.device_put(s.cpu().numpy().view(leaf.dtype).reshape(leaf.shape), self.place)
+        flat = [jax.tree.flatten((part.lanes, part.obs)) for part in self.parts]
+        if [[leaf.nbytes for leaf in leaves] for leaves, _ in flat] != [
+            [len(s) for s in part] for part in state["parts"]
+        ]:
+            raise ValueError("the saved environments are of another game or number; make Envs as they were made")
+        for index, ((leaves, tree), saved) in enumerate(zip(flat, state["parts"], strict=True)):
+            restored = [  # copied: JAX may else keep the memory of the saved state as its own
+                jax.device_put(s.cpu().numpy().copy().view(leaf.dtype).reshape(leaf.shape), self.place)
                 for leaf, s in zip(leaves, saved, strict=True)
             ]
             lanes, obs = jax.tree.unflatten(tree, restored)
-            self.parts[index] = part._replace(lanes=lanes, obs=obs)
+            self.parts[index] = self.parts[index]._replace(lanes=lanes, obs=obs)
         self.obs = self.joined([part.obs for part in self.parts], self.shape)
 
 
