@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 from dyniso import figures, specs, store
+from dyniso.claims.game_runs import GameRuns
 from dyniso.claims.runs import SCORE, Runs
+from dyniso.claims.verdict import estimate
 
 ROOT = Path(__file__).resolve().parents[1]
 TIER = "check"
@@ -62,6 +64,30 @@ def suite() -> str:
     return "\n".join([*lines, "", f"Means over seeds; {size}.{note}"])
 
 
+def games() -> str:
+    """Score in the last fifth of the cycles of each stored sequence of games with its interval, a row an arm."""
+    experiments = [by_tier[TIER] for by_tier in specs.REINFORCEMENT.values()]
+    runs = [GameRuns.stored(e) for e in experiments if store.compact_path(e).exists()]
+    lines = ["| arm | " + " | ".join(r.experiment.name for r in runs) + " |", "|---|" + "--:|" * len(runs)]
+    labels = {m.name: m.label for r in runs for m in r.experiment.methods}
+    for name, label in labels.items():
+        have = [name in [m.name for m in r.experiment.methods] for r in runs]
+        scores = [estimate(r.last(SCORE, name)) if there else () for r, there in zip(runs, have, strict=True)]
+        cells = ["{:.2f} ({:.2f} to {:.2f})".format(*score) if score else "not run" for score in scores]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    sizes = [
+        f"{r.experiment.name}: {', '.join(r.games)}, {r.experiment.games.cycles} cycles of "
+        f"{r.experiment.games.steps_per_game:,} steps a game, net {r.net}, {len(r.experiment.seeds)} seeds, "
+        f"on {r.hardware}"
+        for r in runs
+    ]
+    absent = [e.name for e in experiments if e.name not in [r.experiment.name for r in runs]]
+    note = f" Not run: {', '.join(absent)}." if absent else ""
+    return "\n".join(
+        [*lines, "", f"Interquartile means over games and seeds, 95 % intervals; {'; '.join(sizes)}.{note}"]
+    )
+
+
 def benchmarks() -> str:
     """The table of committed benchmark results, as benchmarks/run.py renders it."""
     folder = ROOT / "benchmarks"
@@ -79,7 +105,7 @@ def benchmarks() -> str:
 
 def updated(text: str) -> str:
     """`text` with what stands between `<!-- name -->` and `<!-- /name -->` made anew."""
-    for name, make in (("results", results), ("suite", suite), ("benchmarks", benchmarks)):
+    for name, make in (("results", results), ("suite", suite), ("games", games), ("benchmarks", benchmarks)):
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if start in text:
             before, _, rest = text.partition(start)
