@@ -58,7 +58,7 @@ LABELS = {
     "activation_rank": "effective rank of activations",
     "steps_to_threshold": "steps to the threshold",
     "return": "return over that of a fresh net",
-    "evaluation_return": "return in evaluation, over a fresh net's",
+    "evaluation_return": "evaluation, over a fresh net's",
     "reward_rate": "reward rate over that of a fresh net",
     "weight_norm": "norm of all parameters",
     "update_norm": "distance moved in a task",

@@ -146,7 +146,8 @@ show(
     "torch, orange rounded boxes need it. Dotted arrows are imports inside functions: they happen on a call, and so "
     "the command line lists experiments without torch and loads it to train. `dyniso` itself holds the version.",
     alt=f"Directed graph of {len(drawn)} modules and packages in {len(layers)} rows. All arrows of imports point downwards. specs, "
-    "store, stats, data, figures, book and cli need no torch; train, on top, imports most of the torch side.",
+    "store, stats, data, figures, returns, book and cli need no torch; runner, on top, trains by train and rl, which import "
+    "most of the torch side.",
 )
 
 # %% tags=["remove-input"]
