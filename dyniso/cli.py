@@ -104,17 +104,7 @@ def chosen(options: argparse.Namespace) -> specs.Comparison:
     experiment = specs.find(options.experiment, options.tier)
     if options.methods is not None:
         experiment = specs.only_methods(experiment, [m.strip() for m in options.methods.split(",")])
-    return experiment if options.seeds is None else first_seeds(experiment, options.seeds)
-
-
-def first_seeds(experiment: specs.Comparison, count: int) -> specs.Comparison:
-    """The same experiment with the first of its seeds, and beyond them those that follow its last.
-
-    So stored runs are found again where a spec does not begin at seed 0, as the sweeps and the games at tier paper.
-    """
-    specs.require_range("seeds", count, 1, 10_000)
-    following = range(max(experiment.seeds) + 1, max(experiment.seeds) + 1 + count)
-    return replace(experiment, seeds=(*experiment.seeds, *following)[:count])  # type: ignore[type-var]
+    return experiment if options.seeds is None else specs.with_seeds(experiment, options.seeds)
 
 
 def command_list(_: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Returns over games and cycles: divided by the fresh agent before anything is averaged, nothing left out in silence."""
+"""Returns over games and cycles: divided by the fresh agent before anything is averaged; nothing is left out."""
 
 from dataclasses import replace
 

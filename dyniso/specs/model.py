@@ -279,9 +279,13 @@ class Experiment(Comparison):
 
 
 def with_seeds(experiment: AnyExperiment, count: int) -> AnyExperiment:
-    """The same experiment with seeds 0 .. count-1."""
+    """The same experiment with the first of its seeds, and beyond them those that follow its last.
+
+    So stored runs are found again where a spec does not begin at seed 0, as the sweeps and the games at tier paper.
+    """
     require_range("seeds", count, 1, 10_000)
-    return replace(experiment, seeds=tuple(range(count)))  # type: ignore[type-var]
+    following = range(max(experiment.seeds) + 1, max(experiment.seeds) + 1 + count)
+    return replace(experiment, seeds=(*experiment.seeds, *following)[:count])  # type: ignore[type-var]
 
 
 def only_methods(experiment: AnyExperiment, names: Iterable[str]) -> AnyExperiment:
