@@ -432,7 +432,7 @@ claim(
 largest = max(order, key=lambda key: abs(order[key]))
 claim(
     f"11. None of the instruments orders the methods well: rank correlations with the score are {order['isometry_defect']:+.2f} (isometry defect), "
-    f"{order['dormant_0.025']:+.2f} and {order['dormant, critic']:+.2f} (dormant units of actor and critic), {order['P_100']:+.2f} ($P_{{100}}$ of the actor's kernel).",
+    f"{order['dormant_0.025']:+.2f} and {order['dormant, critic']:+.2f} (dormant units of actor and critic), {order['P_100']:+.2f} (P_100 of the actor's kernel).",
     abs(order[largest]) < 0.6,
 )
 
@@ -499,9 +499,9 @@ claim(
 #
 # - At this scale there is hardly a loss of plasticity to prevent (4), so nothing here says that AdamO prevents one, or that
 #   it does not. Most methods that go on do better than starting anew (5).
-# - The authors' arm beats their baseline here as well (7), not in every window (8). Most of it is its activation: with
-#   sorting units the penalty adds nothing that can be seen (12, 13). Their comparison cannot tell, since three things
-#   change at once.
+# - The authors' arm beats their baseline here as well (7), not in every window (8). Sorting units and the penalty each help
+#   on average (12), but with sorting units and no biases the penalty adds nothing that can be seen (13). Their comparison
+#   cannot tell, since three things change at once.
 # - The clearing of Adam's state, which all their arms share, is the largest effect of all, and a cost (6).
 # - Isometry is reached (9), dormant units are fewer (10), and neither says who scores (11).
 #
