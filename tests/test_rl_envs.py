@@ -666,13 +666,31 @@ def test_film_of_another_game_or_of_no_steps_is_refused(name, steps, every):
         film(PAIR, name, None, steps, 0, every)
 
 
-def test_colours_of_channels_stand_out_from_the_ground_and_each_other():
-    def luminance(colour):
-        c = rgb(colour) / 255
-        return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+SEEN_BY = {  # linear red, green, blue as seen: Machado, Oliveira & Fernandes 2009, full severity
+    "most": np.eye(3),
+    "protanopes": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopes": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 
-    assert len(set(CHANNELS)) == 10
-    assert all((luminance(c) + 0.05) / (luminance(GROUND) + 0.05) > 4 for c in CHANNELS)
+
+def linear(colour: str) -> np.ndarray:
+    c = rgb(colour) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def test_colours_of_channels_stand_out_from_the_ground():
+    light, dark, *channels = (linear(c) @ XYZ[1] + 0.05 for c in ("#ffffff", GROUND, *CHANNELS))
+    assert min(channels) / dark > 4 and light / dark > 4
+
+
+@pytest.mark.parametrize("seen_by", SEEN_BY)
+def test_colours_of_channels_differ_as_seen_by(seen_by):
+    seen = np.clip([np.array(SEEN_BY[seen_by]) @ linear(c) for c in (*CHANNELS, GROUND)], 0, 1)
+    x, y, z = np.cbrt(seen @ XYZ.T / XYZ.sum(1)).T
+    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+    apart = np.linalg.norm(lab[:, None] - lab, axis=-1)[~np.eye(11, dtype=bool)]
+    assert apart.min() > 10  # CIE 1976; 2 can just be told apart side by side
 
 
 # -------------------------------------------------------------------------------------------------------- errors

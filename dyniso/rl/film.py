@@ -18,12 +18,12 @@ GROUND = "#2e3440"  # between the grounds of a light and of a dark page
 EDGE = "#808080"  # between frames; the ink of the figures
 CHANNELS = (  # of MinAtar, by number; after Okabe and Ito, lighter on a dark ground
     "#ffffff",
-    "#e69f00",
+    "#ffb347",
     "#56b4e9",
     "#00b386",
     "#f0e442",
     "#f2701d",
-    "#d98cc0",
+    "#d070c0",
     "#8c9eff",
     "#b0b0b0",
     "#c8f5c8",
@@ -74,7 +74,7 @@ def channels_in_colour(seen: np.ndarray) -> np.ndarray:
     """Cells of (rows, columns, channels), bool, in the colour of their last channel that is on, (rows, columns, 3).
 
     >>> channels_in_colour(np.array([[[True, False], [True, True], [False, False]]]))[0].tolist()
-    [[255, 255, 255], [230, 159, 0], [46, 52, 64]]
+    [[255, 255, 255], [255, 179, 71], [46, 52, 64]]
     """
     cells = np.full((*seen.shape[:2], 3), rgb(GROUND), dtype=np.uint8)
     for channel in range(seen.shape[2]):
