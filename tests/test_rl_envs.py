@@ -714,3 +714,12 @@ def test_missing_package_is_one_line_with_the_command(monkeypatch, suite, packag
         require_extra(suite)
     assert "\n" not in str(caught.value) and package in str(caught.value)
     assert isinstance(caught.value, ImportError) and isinstance(caught.value, ValueError)
+
+
+def test_actions_on_another_device_are_refused_before_any_step():
+    visits = [visit(Games(names=("breakout",)), 0, 0)]
+    envs = Envs(Games(names=("breakout",)), visits, [0], 2, torch.device("cpu"))
+    before = envs.obs.clone()
+    with pytest.raises(ValueError, match="actions are on meta; these environments are on cpu"):
+        envs.step(torch.zeros(1, 2, dtype=torch.int64, device="meta"))
+    assert torch.equal(envs.obs, before)

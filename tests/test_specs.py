@@ -178,3 +178,8 @@ def test_only_methods_keeps_the_order_of_the_call():
 def test_every_experiment_says_where_its_values_come_from():
     assert all(text.strip() for n, t in CASES for source in get(n, t).sources for text in source)
     assert all({"stream", "net"} <= dict(get(n, t).sources).keys() for n, t in CASES)
+
+
+def test_method_that_says_what_its_net_has_to_say_is_refused_on_a_stream():
+    with pytest.raises(ValueError, match=r"adamo\.bias=False; it is for games, streams have net\.bias"):
+        replace(BASE, methods=(replace(ADAMO, bias=False),))

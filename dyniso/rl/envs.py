@@ -112,7 +112,8 @@ class Envs:
         Args:
             actions: (runs, envs), whole numbers from 0 to 5; one that a game lacks is mapped (`Games.invalid_action`).
         Raises:
-            ValueError: another shape, a floating-point dtype, or (looked at on a CPU only) an action outside 0 .. 5.
+            ValueError: another shape or device, a floating-point dtype, or (looked at on a CPU only) an action outside
+                0 .. 5.
         """
         import jax
 
@@ -120,6 +121,8 @@ class Envs:
             raise ValueError(
                 f"actions are {tuple(actions.shape)}, {actions.dtype}; expected whole numbers {(self.runs, self.envs)}"
             )
+        if actions.device.type != self.device.type:
+            raise ValueError(f"actions are on {actions.device}; these environments are on {self.device}")
         if actions.device.type == "cpu" and not 0 <= int(actions.min()) <= int(actions.max()) < ACTIONS:
             raise ValueError(
                 f"actions from {int(actions.min())} to {int(actions.max())}; allowed are 0 to {ACTIONS - 1}"

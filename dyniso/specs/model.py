@@ -259,6 +259,9 @@ class Experiment(Comparison):
         require_range("probe", self.probe, 1, self.stream.samples)
         for measure in self.measures:
             require("measures", measure, MEASURES)
+        for method in self.methods:
+            if method.bias is not None:
+                raise ValueError(f"{method.name}.bias={method.bias}; it is for games, streams have net.bias")
         if self.threshold is not None:
             require_range("threshold", self.threshold, 0, 1, kind=float)
         if self.stream.is_regression and (self.threshold is not None or self.measures or self.net.channels):

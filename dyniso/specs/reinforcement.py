@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .model import Comparison, Method, require, require_range
+from .theory import tiers
 
 ACTIONS = 6  # of the agent, in every game of both suites
 SUITES = {
@@ -264,12 +265,6 @@ def matched(strength: float, lr: float, updates: int) -> float:
     return round(strength * AUTHORS_FLOW / 0.05 / (lr * updates), 2)
 
 
-def tiers_of(smoke: GameExperiment, check: dict[str, Any], paper: dict[str, Any]) -> dict[str, GameExperiment]:
-    """A smoke spec with what changes at the heavier tiers."""
-    heavier = {tier: replace(smoke, tier=tier, **changes) for tier, changes in (("check", check), ("paper", paper))}
-    return {"smoke": smoke, **heavier}
-
-
 def some(names: Sequence[str], methods: tuple[Method, ...]) -> tuple[Method, ...]:
     return tuple(m for m in methods if m.name in names)
 
@@ -277,7 +272,7 @@ def some(names: Sequence[str], methods: tuple[Method, ...]) -> tuple[Method, ...
 FEW = ("adam", "maxmin_adamo_no_bias", SINGLE)
 LEARNED = ("breakout", "space_invaders")  # of the four, those that are visibly learned in a tenth of a million steps
 SMALL_PPO = PPO(envs=64, steps=64, minibatches=8)
-MINATAR = tiers_of(
+MINATAR = tiers(
     GameExperiment(
         "minatar",
         "Continual MinAtar: games whose channels are permuted anew at every visit",
@@ -316,7 +311,7 @@ MINATAR = tiers_of(
 )
 OCTAX_RATE = 5e-4
 OCTAX_SEQUENCE: dict[str, Any] = dict(suite="octax", order="fixed", permute_channels=False)
-OCTAX = tiers_of(
+OCTAX = tiers(
     GameExperiment(
         "octax",
         "Continual Octax: CHIP-8 games in a fixed order",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .model import Experiment, Method, Net, Stream
+from .model import AnyExperiment, Experiment, Method, Net, Stream
 
 ADAM = Method("adam", "Adam")
 ADAMO = Method("adamo", "AdamO, 1e-3 (printed)", optimizer="adamo", isometry_strength=1e-3)
@@ -181,9 +181,12 @@ PREDICTORS = replace(
 )
 
 
-def tiers(smoke: Experiment, **changes: dict[str, Any]) -> dict[str, Experiment]:
+def tiers(smoke: AnyExperiment, **changes: dict[str, Any]) -> dict[str, AnyExperiment]:
     """The smoke spec and its heavier versions, each a `replace` of it."""
-    return {"smoke": smoke} | {tier: replace(smoke, tier=tier, **change) for tier, change in changes.items()}
+    return {"smoke": smoke} | {
+        tier: replace(smoke, tier=tier, **change)  # type: ignore[type-var]
+        for tier, change in changes.items()
+    }
 
 
 def short(smoke: Experiment) -> dict[str, Experiment]:
