@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -194,11 +195,27 @@ def apply_stacked(layer: nn.Module, params: dict[str, Tensor], x: Tensor) -> Ten
         W = params["weight"]  # as the first factor its gradient comes in W's own layout, and is not copied once more
         return (torch.baddbmm(params["bias"][..., None], W, x.mT) if "bias" in params else W @ x.mT).mT
     if isinstance(layer, nn.Conv2d) and "weight" in params and layer.padding_mode == "zeros":
-        runs, bias = len(x), params["bias"].flatten() if "bias" in params else None
-        side_by_side, kernels = x.transpose(0, 1).flatten(1, 2), params["weight"].flatten(0, 1)
-        groups = runs * layer.groups
-        z = nn.functional.conv2d(side_by_side, kernels, bias, layer.stride, layer.padding, layer.dilation, groups)
-        return z.unflatten(1, (runs, -1)).transpose(0, 1)
+        return convolve(layer, x, params["weight"], params.get("bias"), in_groups=x.is_cuda)
     if isinstance(layer, ACTIVATION_TYPES) and not params:
         return layer(x)
     return vmap(lambda p, h: functional_call(layer, p, (h,)))(params, x)
+
+
+def convolve(layer: nn.Conv2d, x: Tensor, W: Tensor, b: Tensor | None, in_groups: bool) -> Tensor:
+    """A convolution of every run, (runs, batch, channels, rows, columns), with its settings from `layer`.
+
+    Args:
+        W, b: kernels and biases, stacked (runs, ...).
+        in_groups: all runs in one call, side by side as groups, which saves launches on a GPU; otherwise one by one,
+            which a CPU does up to three times as fast.
+    """
+    convolution = functools.partial(
+        nn.functional.conv2d, stride=layer.stride, padding=layer.padding, dilation=layer.dilation
+    )
+    runs = len(x)
+    if not in_groups:
+        each = zip(x, W, [None] * runs if b is None else list(b), strict=True)
+        return torch.stack([convolution(*own, groups=layer.groups) for own in each])
+    side_by_side, bias = x.transpose(0, 1).flatten(1, 2), None if b is None else b.flatten()
+    z = convolution(side_by_side, W.flatten(0, 1), bias, groups=runs * layer.groups)
+    return z.unflatten(1, (runs, -1)).transpose(0, 1)

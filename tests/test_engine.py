@@ -13,7 +13,7 @@ from dyniso.checkpoint import Checkpoint, OutOfTime
 from dyniso.measures import loss_and_hits, steps_to
 from dyniso.runner import grouped, most_runs
 from dyniso.specs import BASELINES, BITS, CANDIDATES, Method, Net, Stream
-from dyniso.stack import Run, Stack
+from dyniso.stack import Run, Stack, convolve
 from dyniso.store import UnusableError
 from dyniso.streams import load_source, load_task, make_task, task_arrays, task_order
 from dyniso.train import Trainer, bytes_a_run, make_net, train_group
@@ -66,6 +66,23 @@ def test_stacked_convolutional_nets_give_what_each_gives_alone(convolutional, ac
         torch.testing.assert_close(found[run], net(x[run]), rtol=ROUNDING, atol=ROUNDING)
     units = (8, 12, 16) if activation == "crelu" else (4, 6, 8)
     assert [h.shape for h in seen] == [(2, 10 * 14 * 14, units[0]), (2, 10 * 7 * 7, units[1]), (2, 10, units[2])]
+
+
+@pytest.mark.parametrize("in_groups", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_stacked_convolution_equals_each_alone_with_its_gradients(in_groups, bias):
+    layers = [nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), groups=2, bias=bias) for _ in range(3)]
+    x = torch.randn(3, 5, 4, 7, 8)
+    W = torch.stack([layer.weight for layer in layers])
+    b = torch.stack([layer.bias for layer in layers]) if bias else None
+    found = convolve(layers[0], x, W, b, in_groups)
+    expected = torch.stack([layer(own) for layer, own in zip(layers, x, strict=True)])
+    torch.testing.assert_close(found, expected)
+    leaves = [p for layer in layers for p in layer.parameters()]
+    for one, other in zip(
+        torch.autograd.grad(found.sin().sum(), leaves), torch.autograd.grad(expected.sin().sum(), leaves), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("baseline", [None, *BASELINES])

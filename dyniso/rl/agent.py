@@ -47,8 +47,11 @@ def backbone(shape: tuple[int, ...], outputs: tuple[int, ...], frames_as_rows: b
             total = max((math.ceil(size / s) - 1) * s + k - size, 0)
             pads.append((total // 2, total - total // 2))
             sizes.append(math.ceil(size / s))
-        layers[f"pad{index}"] = nn.ZeroPad2d((*pads[1], *pads[0]))
-        layers[f"conv{index}"] = nn.utils.skip_init(nn.Conv2d, channels, out, window, stride)
+        even = all(before == after for before, after in pads)  # which the convolution pads by itself, faster
+        if not even:
+            layers[f"pad{index}"] = nn.ZeroPad2d((*pads[1], *pads[0]))
+        padding = (pads[0][0], pads[1][0]) if even else 0
+        layers[f"conv{index}"] = nn.utils.skip_init(nn.Conv2d, channels, out, window, stride, padding)
         layers[f"relu{index}"] = nn.ReLU()
         channels, (height, width) = out, sizes
     layers["flatten"] = nn.Flatten()

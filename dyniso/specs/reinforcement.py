@@ -242,8 +242,13 @@ def arms(lr: float, strength: float) -> tuple[Method, ...]:
 
 AUTHORS = ("adam", "adamo_no_bias", "maxmin_adamo_no_bias", "l2_init", "nap", "spectral")  # arms of their scripts
 SINGLE = "reset_all"  # a fresh agent for every visit: what returns are normalised by
-OCTAX_ARMS = ("adam", "maxmin", "maxmin_adamo_no_bias", SINGLE)
-AUTHORS_FLOW = 2.5e-4 * 0.05 * 57 * 512  # rate x strength x updates of one visit in the authors' MinAtar script: .36
+OCTAX_ARMS = ("adam", "maxmin", "maxmin_no_bias", "adamo_no_bias", "maxmin_adamo_no_bias", SINGLE)
+OCTAX_RATE = 5e-4  # of the authors' Octax script, constant
+STRENGTH = 0.05  # of both: their coefficient .1, whose gradient has factor 2
+PULL = {  # rate x strength x updates of one visit in the authors' scripts: .36 and .98
+    "minatar": RATE * STRENGTH * 57 * 512,
+    "octax": OCTAX_RATE * STRENGTH * 305 * 128,
+}
 
 SCRIPTS = "the authors' scripts of January 2026, which are not the paper"
 OURS = "ours: changed for two cores"
@@ -260,9 +265,9 @@ METHOD_SOURCES = (
 )
 
 
-def matched(strength: float, lr: float, updates: int) -> float:
+def matched(suite: str, lr: float, updates: int) -> float:
     """The strength that pulls as much in one visit as the authors' does in theirs, with other rates and updates."""
-    return round(strength * AUTHORS_FLOW / 0.05 / (lr * updates), 2)
+    return round(PULL[suite] / (lr * updates), 2)
 
 
 def some(names: Sequence[str], methods: tuple[Method, ...]) -> tuple[Method, ...]:
@@ -280,7 +285,7 @@ MINATAR = tiers(
         Games(names=LEARNED, cycles=1, steps_per_game=16_384, max_episode_steps=500),
         PolicyNet(width=32),
         SMALL_PPO,
-        some(FEW, arms(1e-3, matched(0.05, 1e-3, 128))),
+        some(FEW, arms(1e-3, matched("minatar", 1e-3, 128))),
         curve=4,
         sources=(
             ("games", f"{SCRIPTS}: names, cycles, order, channel permutation, action mapping; two games: {OURS}"),
@@ -294,7 +299,7 @@ MINATAR = tiers(
     ),
     check=dict(
         games=Games(names=LEARNED, cycles=10, steps_per_game=65_536, max_episode_steps=500),
-        methods=arms(1e-3, matched(0.05, 1e-3, 512)),
+        methods=arms(1e-3, matched("minatar", 1e-3, 512)),
         seeds=(0, 1, 2, 3),
         curve=8,
     ),
@@ -302,14 +307,13 @@ MINATAR = tiers(
         games=Games(cycles=20, steps_per_game=57 * 2048 * 128),
         net=PolicyNet(),
         ppo=PPO(),
-        methods=arms(RATE, 0.05),
+        methods=arms(RATE, STRENGTH),
         seeds=tuple(range(26, 34)),
         curve=30,
         evaluation_envs=128,
         evaluate="all",
     ),
 )
-OCTAX_RATE = 5e-4
 OCTAX_SEQUENCE: dict[str, Any] = dict(suite="octax", order="fixed", permute_channels=False)
 OCTAX = tiers(
     GameExperiment(
@@ -319,7 +323,7 @@ OCTAX = tiers(
         Games(names=("brix",), cycles=1, steps_per_game=2_048, max_episode_steps=500, **OCTAX_SEQUENCE),
         PolicyNet(width=32, backbone=(8, 16, 16)),
         PPO(envs=16, steps=32, minibatches=4, clip_by="value", eps=1e-8),
-        some(FEW, arms(1e-3, matched(0.05, 1e-3, 64))),
+        some(FEW, arms(1e-3, matched("octax", 1e-3, 64))),
         curve=4,
         sources=(
             ("games", f"{SCRIPTS}: names, order, cycles; fewer games at check and smoke: {OURS}"),
@@ -333,11 +337,9 @@ OCTAX = tiers(
         ),
     ),
     check=dict(
-        games=Games(
-            names=("brix", "wipe_off"), cycles=2, steps_per_game=32_768, max_episode_steps=500, **OCTAX_SEQUENCE
-        ),
+        games=Games(names=("brix", "blinky"), cycles=3, steps_per_game=81_920, max_episode_steps=500, **OCTAX_SEQUENCE),
         ppo=PPO(envs=32, steps=64, minibatches=8, clip_by="value", eps=1e-8),
-        methods=some(OCTAX_ARMS, arms(1e-3, matched(0.05, 1e-3, 512))),
+        methods=some(OCTAX_ARMS, arms(1e-3, matched("octax", 1e-3, 1280))),
         seeds=(0, 1, 2, 3),
         curve=8,
         evaluation_envs=8,
@@ -346,7 +348,7 @@ OCTAX = tiers(
         games=Games(names=SUITES["octax"], cycles=3, steps_per_game=305 * 512 * 32, **OCTAX_SEQUENCE),
         net=PolicyNet(backbone=(32, 64, 64)),
         ppo=PPO(envs=512, steps=32, minibatches=32, clip_by="value", eps=1e-8),
-        methods=arms(OCTAX_RATE, 0.05),
+        methods=arms(OCTAX_RATE, STRENGTH),
         seeds=tuple(range(8)),
         curve=20,
         evaluation_envs=128,
