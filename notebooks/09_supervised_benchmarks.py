@@ -783,16 +783,8 @@ claim(
 judged = [(c, v) for c, v in claims.judge_all(tier) if set(c.experiments) & {*STREAMS, *GRADUAL, "cnn_labels_cifar10"}]
 
 
-def effect_text(v):
-    """The least and the pooled effect, or why there is none."""
-    if v.effect is None:
-        return v.reason
-    pooled = f"; over all {v.pooled.effect:+.2f}" if v.pooled else ""
-    return f"{v.effect:+.2f} [{v.low:+.2f}, {v.high:+.2f}] in {v.where}{pooled}"
-
-
 # %% tags=["remove-input"]
-show_table([{"claim": c.statement, "verdict and effect": f"**{v.verdict}**, {effect_text(v)}"} for c, v in judged])
+show_table(claims.as_rows(judged))
 
 # %% tags=["remove-input"]
 found = [f for _, v in judged for f in v.findings]

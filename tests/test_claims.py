@@ -252,6 +252,17 @@ def test_json_holds_the_finding_of_every_experiment_and_what_is_missing(seven):
     assert len(record["findings"][0]["values"]) == 4 and list(record["missing"]) == ["seven"]
 
 
+def test_rows_of_a_table_have_the_least_and_the_pooled_effect_or_the_reason(seven):
+    cases = [seven, replace(seven, experiments=seven.experiments[:-1]), replace(seven, experiments=("one",))]
+    missing, several, single = claims.as_rows([(c, judge(c)) for c in cases])
+    assert missing["claim"] == seven.statement and missing["verdict and effect"].startswith("**not run**, 1 of 7")
+    found = judge(cases[1])
+    effect = f"{found.effect:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    assert several["verdict and effect"] == f"**partly**, {effect} in three; over all {found.pooled.effect:+.2f}"
+    assert single["verdict and effect"].startswith("**reproduced**, +")
+    assert " in " not in single["verdict and effect"]
+
+
 def test_pooled_effect_is_the_mean_over_experiments_and_no_verdict(seven):
     found = judge(replace(seven, experiments=seven.experiments[:-1]))
     assert found.verdict == "partly" and found.pooled is not None

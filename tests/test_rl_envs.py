@@ -15,7 +15,7 @@ gymnax = pytest.importorskip("gymnax")
 from chip8 import DEPARTURES, Chip8  # noqa: E402
 
 from dyniso.rl import games as games_module  # noqa: E402
-from dyniso.rl.envs import Envs, lane_keys, places  # noqa: E402
+from dyniso.rl.envs import Envs, first_returns, lane_keys, places, random_return  # noqa: E402
 from dyniso.rl.film import CELL, CHANNELS, EDGE, GROUND, channels_in_colour, film, rgb, strip  # noqa: E402
 from dyniso.rl.games import MINATAR, MissingExtraError, make_game, native_actions, require_extra  # noqa: E402
 from dyniso.rl.sequence import Visit, game_order, visit  # noqa: E402
@@ -602,6 +602,37 @@ def test_octax_is_cut_at_its_limit_and_starts_anew():
     ends = torch.nonzero((found["terminated"] | found["truncated"]).flatten()).flatten()
     assert len(ends) > 1 and int(ends.diff().max()) <= BRIX.max_episode_steps
     assert (found["obs"] != found["final_obs"]).flatten(1).any(-1)[ends].all()
+
+
+# ------------------------------------------------------------------------------------------------ whole episodes
+
+
+def test_first_returns_add_up_the_first_episode_of_each_environment_only():
+    envs, again = (Envs(PAIR, [visit(PAIR, 3, 0)], [3], 6, CPU) for _ in range(2))
+    actions = random_actions(LIMIT + 32, 1, 6)
+    given = iter(actions)
+    found = first_returns(envs, lambda obs: next(given))
+    seen = played(again, actions)
+    over = (seen["terminated"] | seen["truncated"])[:, 0]
+    for lane in range(6):
+        first = int(torch.nonzero(over[:, lane])[0])
+        assert found[0, lane] == seen["reward"][: first + 1, 0, lane].sum()
+    assert found.sum() < seen["reward"].sum()  # later episodes bring more
+
+
+def test_random_return_is_that_of_even_actions_and_repeats():
+    kept = random_return(PAIR, "breakout", 32, seed=1)
+    assert kept == random_return(PAIR, "breakout", 32, seed=1) != random_return(PAIR, "breakout", 32, seed=2)
+    assert 0.1 < random_return(PAIR, "breakout", 256) < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [(dict(name="pong"), ["'pong'", "breakout"]), (dict(episodes=0), ["episodes=0"])]
+)
+def test_random_return_refuses(options, words):
+    with pytest.raises(ValueError) as error:
+        random_return(**dict(games=PAIR, name="breakout") | options)
+    assert all(word in str(error.value) for word in words)
 
 
 # ---------------------------------------------------------------------------------------------------------- film

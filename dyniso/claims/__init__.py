@@ -37,7 +37,7 @@ from .games import GAMES
 from .learning import LEARNING
 from .mechanism import MECHANISM
 from .runs import SCORE, WORST, NotRunError, Runs
-from .show import as_record, lines
+from .show import as_record, as_rows, lines
 from .verdict import KINDS, MIN_SEEDS, VERDICTS, Claim, Finding, Pooled, Verdict, find, judge
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "Runs",
     "Verdict",
     "as_record",
+    "as_rows",
     "find",
     "judge",
     "judge_all",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +25,20 @@ def lines(claim: Claim, verdict: Verdict, verbose: bool = False) -> list[str]:
         shown = f"{v.effect:+.3f} [{v.low:+.3f}, {v.high:+.3f}] {v.unit} in {v.where}{pooled}; "
     line = f"{v.verdict:10}  {claim.id}: {shown}{v.reason}; {v.scale}. {claim.statement}"
     return [line, *(experiment_line(claim, v, name) for name in claim.experiments)] if verbose else [line]
+
+
+def as_rows(judged: Sequence[tuple[Claim, Verdict]]) -> list[dict[str, str]]:
+    """For a table in Markdown: each claim; its verdict with the least and the pooled effect, or why there is none."""
+    return [{"claim": c.statement, "verdict and effect": f"**{v.verdict}**, {short(v)}"} for c, v in judged]
+
+
+def short(verdict: Verdict) -> str:
+    """The effect in the experiment that speaks least for the claim, and over all if there are several."""
+    if verdict.effect is None:
+        return verdict.reason
+    least = f"{verdict.effect:+.2f} [{verdict.low:+.2f}, {verdict.high:+.2f}]"
+    where = f" in {verdict.where}" if len(verdict.findings) > 1 else ""
+    return least + where + (f"; over all {verdict.pooled.effect:+.2f}" if verdict.pooled else "")
 
 
 def experiment_line(claim: Claim, verdict: Verdict, name: str) -> str:

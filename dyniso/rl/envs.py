@@ -6,16 +6,19 @@ both sides are on one device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..specs.model import require, require_range
 from ..specs.reinforcement import ACTIONS, OBSERVATIONS, Games
 from .games import compiled, make_game, require_extra
 from .sequence import Visit
+
+TRAIN, EVALUATE, PROBE, FILM, RANDOM = range(5)  # streams of random numbers of environments
 
 
 class Step(NamedTuple):
@@ -40,7 +43,7 @@ class Envs:
     Args:
         games: settings of the sequence. visits: one a run. seeds: one a run.
         envs: of each run. device: of the tensors; JAX steps there too if it can, else on the CPU.
-        stream: apart from other environments of the same run: 0 training, 1 evaluation, 2 probes.
+        stream: apart from other environments of the same run: TRAIN, EVALUATE, PROBE, FILM or RANDOM.
     Attributes:
         obs: the present observations, (runs, envs, *shape), bool; shape: (100 k,) for MinAtar with k the most channels
             of a game at hand, (4, 32, 64) for Octax.
@@ -56,7 +59,7 @@ class Envs:
         seeds: Sequence[int],
         envs: int,
         device: torch.device,
-        stream: int = 0,
+        stream: int = TRAIN,
     ):
         if len(visits) != len(seeds) or not visits:
             raise ValueError(f"{len(visits)} visits and {len(seeds)} seeds; one of each is needed for every run")
@@ -169,6 +172,38 @@ class Envs:
             lanes, obs = jax.tree.unflatten(tree, restored)
             self.parts[index] = self.parts[index]._replace(lanes=lanes, obs=obs)
         self.obs = self.joined([part.obs for part in self.parts], self.shape)
+
+
+def first_returns(envs: Envs, act: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return of the first episode of each environment, (runs, envs).
+
+    Args:
+        envs: at the start of their episodes. act: observations (runs, envs, *shape) -> actions (runs, envs).
+    """
+    returns = torch.zeros(envs.runs, envs.envs, device=envs.device)
+    going = torch.ones_like(returns, dtype=torch.bool)
+    steps = 0
+    while steps % 32 or bool(going.any()):  # asked now and then: a GPU waits for the answer
+        now = envs.step(act(envs.obs))
+        returns += torch.where(going, now.reward, 0)
+        going &= ~(now.terminated | now.truncated)
+        steps += 1
+    return returns
+
+
+def random_return(games: Games, name: str, episodes: int = 64, seed: int = 0) -> float:
+    """Mean return of episodes in which each of the six actions is as likely as any other.
+
+    Args:
+        games: settings of the sequence. name: of one of its games.
+    Raises:
+        ValueError: the sequence has no such game; no episodes. MissingExtraError: a package is missing.
+    """
+    require("name", name, games.names)
+    require_range("episodes", episodes, 1)
+    envs = Envs(games, [Visit(0, 0, name, None)], [seed], episodes, torch.device("cpu"), RANDOM)
+    generator = torch.Generator().manual_seed(seed)
+    return float(first_returns(envs, lambda _: torch.randint(ACTIONS, (1, episodes), generator=generator)).mean())
 
 
 class Part(NamedTuple):

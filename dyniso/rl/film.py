@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..specs.model import require, require_range
 from ..specs.reinforcement import ACTIONS, Games
-from .envs import Envs
+from .envs import FILM, Envs
 from .sequence import Visit
 
 GROUND = "#2e3440"  # between the grounds of a light and of a dark page
@@ -30,7 +30,6 @@ CHANNELS = (  # of MinAtar, by number; after Okabe and Ito, lighter on a dark gr
 )
 LIT = "#f0e442"  # a pixel of Octax
 CELL = {"minatar": 12, "octax": 4}  # pixels of a picture a cell has on each side
-FILM = 3  # stream of random numbers, apart from those of training, evaluation and probes
 
 Policy = Callable[[Tensor], Tensor]
 

@@ -21,12 +21,11 @@ from ..optim import IsometryDivergenceError
 from ..specs.reinforcement import ACTIONS, OBSERVATIONS, GameExperiment, Games
 from ..stack import Run
 from .agent import Agent
-from .envs import Envs
+from .envs import EVALUATE, PROBE, TRAIN, Envs, first_returns
 from .ppo import Losses, Rollout, advantages, losses, minibatches, sample
 from .sequence import Visit, visit
 
 KERNEL = 64  # observations of the kernel that is measured before a visit
-TRAIN, EVALUATE, PROBE = 0, 1, 2  # streams of random numbers of environments
 PROBE_ENVS = 8
 
 
@@ -153,21 +152,16 @@ class Player:
     @torch.no_grad()
     def evaluate(self, visits: list[Visit]) -> Tensor:
         """Mean return of one episode in each of some fresh environments, with sampled actions, (runs,)."""
-        count, runs = self.experiment.evaluation_envs, len(self.seeds)
+        count = self.experiment.evaluation_envs
         envs = Envs(self.experiment.games, visits, self.seeds, count, self.device, EVALUATE)
         generators = [torch.Generator(self.device).manual_seed(0xE7A1 + s + 2**20 * v.number)
                       for s, v in zip(self.seeds, visits, strict=True)]  # fmt: skip
-        returns = torch.zeros(runs, count, device=self.device)
-        going = torch.ones_like(returns, dtype=torch.bool)
-        steps = 0
-        while steps % 32 or bool(going.any()):
+
+        def act(obs: Tensor) -> Tensor:
             draws = [torch.rand(count, ACTIONS, generator=g, device=self.device) for g in generators]
-            actions, _ = sample(self.agent.logits(envs.obs, envs.columns), torch.stack(draws))
-            now = envs.step(actions)
-            returns += torch.where(going, now.reward, 0)
-            going &= ~(now.terminated | now.truncated)
-            steps += 1
-        return returns.mean(-1)
+            return sample(self.agent.logits(obs, envs.columns), torch.stack(draws))[0]
+
+        return first_returns(envs, act).mean(-1)
 
     def probe(self, visits: list[Visit]) -> Tensor:
         """Observations (runs, samples, *shape) of random play, the same for all methods of a seed."""
