@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from dyniso.nets import mlp
 from dyniso.rl.envs import Envs
+from dyniso.rl.player import Player
 from dyniso.rl.ppo import Rollout, advantages
 from dyniso.rl.sequence import visit
-from dyniso.rl.train import Player
 from dyniso.specs.reinforcement import ACTIONS, PPO, GameExperiment, Games, PolicyNet, arms
 from dyniso.stack import Run
 

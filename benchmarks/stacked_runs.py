@@ -80,7 +80,7 @@ def copied(device: torch.device) -> Callable[[], None]:
 
 
 def convolved(device: torch.device, in_groups: bool) -> Callable[[], None]:
-    """Forward and backward through one convolution of 8 runs, 64 to 8 channels, on 256 images each (Octax, at check)."""
+    """Forward and backward through one convolution of 8 runs, 64 to 8 channels, on 256 images each, as in Octax."""
     layer = nn.Conv2d(64, 8, (8, 4), (4, 2), (2, 1))
     W, b = (torch.randn(8, *p.shape, device=device, requires_grad=True) for p in (layer.weight, layer.bias))
     x = torch.rand(8, 256, 4, 32, 64, device=device).movedim(-1, -3)  # pixels of a row as channels, last in memory

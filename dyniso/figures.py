@@ -62,6 +62,9 @@ LABELS = {
     "reward_rate": "reward rate over that of a fresh net",
     "weight_norm": "norm of all parameters",
     "update_norm": "distance moved in a task",
+    "distance": "distance from the first weights",
+    "P_10": "$P_{10}$",
+    "P_100": "$P_{100}$",
 }
 FRACTIONS = ("online_accuracy", "end_accuracy", "dormant_0.025", "dormant_0.1", "dead", "reactivated")
 LOGARITHMIC = ("isometry_defect", "condition_number", "sigma_min")

@@ -11,7 +11,7 @@ TORCH_SIDE = {
     f"dyniso.{m}"
     for m in (
         *("isometry", "optim", "nets", "entk", "dormancy", "streams", "stack", "measures", "checkpoint", "train"),
-        *("runner", "rl.agent", "rl.envs", "rl.ppo", "rl.train"),
+        *("runner", "rl.agent", "rl.envs", "rl.player", "rl.ppo", "rl.train"),
     )
 }
 GRAPH = import_graph()

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyniso.rl import train
+from dyniso.rl import player as player_module
 from dyniso.rl.envs import Step
+from dyniso.rl.player import Player
 from dyniso.rl.ppo import Rollout, advantages, losses, minibatches, sample
-from dyniso.rl.train import Player
 from dyniso.specs import GameExperiment, Method
 from dyniso.specs.reinforcement import ACTIONS, PPO, Games, PolicyNet
 from dyniso.stack import Run
@@ -443,8 +443,8 @@ def test_update_equals_an_independent_one_in_float64(change):
 
 
 def test_first_minibatch_meets_the_policy_that_played(monkeypatch):
-    found, original = [], train.losses
-    monkeypatch.setattr(train, "losses", lambda *a: (found.append(original(*a)), found[-1])[1])
+    found, original = [], player_module.losses
+    monkeypatch.setattr(player_module, "losses", lambda *a: (found.append(original(*a)), found[-1])[1])
     player = player_of(chain, replace(SMALL, clip=0.01))
     player.learn(player.play(sums(player)), 0.0)
     assert len(found) == SMALL.epochs * SMALL.minibatches
@@ -456,8 +456,8 @@ def test_first_minibatch_meets_the_policy_that_played(monkeypatch):
 
 
 def test_reported_losses_are_means_over_the_last_epoch(monkeypatch):
-    found, original = [], train.losses
-    monkeypatch.setattr(train, "losses", lambda *a: (found.append(original(*a)), found[-1])[1])
+    found, original = [], player_module.losses
+    monkeypatch.setattr(player_module, "losses", lambda *a: (found.append(original(*a)), found[-1])[1])
     player = player_of(chain, SMALL)
     reported = player.learn(player.play(sums(player)), 0.0)
     for name in ("policy", "value", "entropy", "kl", "clipped"):

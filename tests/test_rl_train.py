@@ -13,10 +13,13 @@ from tqdm import tqdm
 
 from dyniso import runner
 from dyniso.checkpoint import Checkpoint, OutOfTime
+from dyniso.rl import player as player_module
 from dyniso.rl import train
 from dyniso.rl.agent import Agent
+from dyniso.rl.envs import EVALUATE, PROBE, TRAIN
+from dyniso.rl.player import Player
 from dyniso.rl.sequence import visit
-from dyniso.rl.train import Log, Player, last_met, train_group
+from dyniso.rl.train import Log, last_met, train_group
 from dyniso.specs import REINFORCEMENT, TIERS, GameExperiment, Method, digest
 from dyniso.specs.reinforcement import OBSERVATIONS, PPO, SINGLE, Games, PolicyNet, arms
 from dyniso.stack import Run
@@ -115,7 +118,7 @@ def test_wrong_value_is_an_error_that_names_it_and_what_is_allowed(make, parts):
 
 
 def test_setting_that_a_baseline_refuses_is_an_error_before_any_game_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "Envs", None)
+    monkeypatch.setattr(player_module, "Envs", None)
     monkeypatch.setattr(train, "train_group", None)
     wrong = Method("redo", "ReDo", baseline="redo", settings=(("thresold", 0.1),))
     with pytest.raises(ValueError, match=r"thresold.*did you mean 'threshold'"):
@@ -437,17 +440,17 @@ def test_every_visit_starts_new_episodes_in_its_own_game(games):
         ["breakout", "space_invaders"],
         ["space_invaders", "breakout"],
     )
-    assert torch.equal(player.envs.obs, train.Envs(TINY.games, player.visits(1), [0], 8, CPU).obs)
+    assert torch.equal(player.envs.obs, player_module.Envs(TINY.games, player.visits(1), [0], 8, CPU).obs)
 
 
 def test_training_evaluation_and_probes_draw_from_streams_of_their_own(games, monkeypatch):
-    made, original = [], train.Envs
-    monkeypatch.setattr(train, "Envs", lambda *a: (made.append((a[5], original(*a))), made[-1][1])[1])
+    made, original = [], player_module.Envs
+    monkeypatch.setattr(player_module, "Envs", lambda *a: (made.append((a[5], original(*a))), made[-1][1])[1])
     player = Player(TINY, [Run(TINY.methods[0], 0)], CPU)
     player.enter(0)
     player.evaluate(player.visits(0))
     player.probe(player.visits(0))
-    assert [stream for stream, _ in made] == [train.TRAIN, train.EVALUATE, train.PROBE] == [0, 1, 2]
+    assert [stream for stream, _ in made] == [TRAIN, EVALUATE, PROBE]
 
 
 def test_agents_meet_a_change_of_game_once_between_two_visits_however_often_they_are_stopped(
@@ -478,7 +481,8 @@ def test_agents_that_see_a_games_own_channels_answer_and_learn_as_on_whole_obser
 
 def test_explained_variance_is_that_of_the_returns_that_were_learned(games, monkeypatch):
     limits, original = [], train.advantages
-    monkeypatch.setattr(train, "advantages", lambda *a: (limits.append(a[3]), original(*a))[1])
+    for module in (player_module, train):
+        monkeypatch.setattr(module, "advantages", lambda *a: (limits.append(a[3]), original(*a))[1])
     experiment = replace(TINY, ppo=replace(TINY.ppo, time_limit="terminate"))
     player, log = Player(experiment, [Run(TINY.methods[0], 0)], CPU), Log(1, 2, CPU)
     player.enter(0)
