@@ -640,7 +640,7 @@ claim(
 # tell the two apart: look at their slopes, not at their heights.
 # ```
 #
-# **What is next.** {doc}`Where we differ, and what is not settled <13_where_we_differ>`.
+# **What is next.** {doc}`Continual Octax <12_continual_octax>`, games with pixels and convolutions.
 
 # %% tags=["remove-input"]
 stamp(

@@ -86,7 +86,7 @@ blocks(others)
 # ### Games
 #
 # Continual reinforcement learning: a sequence of games in place of a stream, and the settings of PPO
-# ({doc}`11_continual_minatar`); those on Octax are declared and not stored yet.
+# ({doc}`11_continual_minatar`, {doc}`12_continual_octax`).
 
 # %% tags=["remove-input"]
 blocks(specs.REINFORCEMENT)
