@@ -123,21 +123,19 @@ def change(table: pd.DataFrame, method: str, experiment: GameExperiment, seed: i
 
 
 def area(frame: pd.DataFrame, experiment: GameExperiment) -> pd.DataFrame:
-    """Area under the return curve of each cycle: mean of the normalised points of all its visits.
+    """Area under the return curve of each cycle: mean over the points of all its visits, over that of a fresh agent.
 
     Points in which no episode ended are left out of a visit's mean.
 
     Returns:
         method, seed, cycle, area.
     """
-    table = visits(frame, experiment)
-    fresh = fresh_returns(table)
-    games = table.set_index(["method", "seed", "task"])[["game", "cycle"]]
+    games = visits(frame, experiment).set_index(["method", "seed", "task"])[["game", "cycle"]]
     points = frame[frame["layer"].str.startswith("point") & (frame["metric"] == "return")]
     points = points.join(games, on=["method", "seed", "task"]).dropna(subset=["value", "game"])
-    points = points.assign(area=points["value"] / points["game"].map(fresh))
-    of_visits = points.groupby(["method", "seed", "cycle", "task"])["area"].mean()
-    return of_visits.groupby(["method", "seed", "cycle"]).mean().reset_index()
+    of_visits = points.groupby(["method", "seed", "cycle", "task", "game"])["value"].mean().rename("return").reset_index()
+    of_visits["area"] = of_visits["return"] / of_visits["game"].map(fresh_returns(of_visits))
+    return of_visits.groupby(["method", "seed", "cycle"])["area"].mean().reset_index()
 
 
 def curves(frame: pd.DataFrame, experiment: GameExperiment, metric: str = "return") -> pd.DataFrame:

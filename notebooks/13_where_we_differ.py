@@ -283,7 +283,7 @@ bullets(
 #   printed one. That isometry of the weights is *the* cause, that decoupling is what matters, and that revival explains the
 #   gain are not borne out where we could test them.
 # - "Checked" is no more than its line. Most lines are about small networks, one or two streams or games, and a handful of
-#   seeds. A claim about games that is not reproduced at tier check was asked at hundreds of times fewer updates than the
+#   seeds. A claim about games that is not reproduced at tier check was asked at over a hundred times fewer updates than the
 #   authors' scripts make. No statement about the paper's own numbers is checked, as we have none of them.
 #
 # ## Try changing

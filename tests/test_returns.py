@@ -90,10 +90,11 @@ def test_game_without_a_finished_episode_is_an_error_and_not_left_out():
         returns.scores(table, "maxmin", [0, 1, 2], SMALL.games.names)
 
 
-def test_area_is_the_mean_of_the_normalised_points():
+def test_area_is_the_mean_of_all_points_over_that_of_a_fresh_agent():
     area = returns.area(rows(lambda m, s, c: 1 + c), SMALL)
     adam = area[(area["method"] == "adam") & (area["seed"] == 0)]
-    assert adam["area"].tolist() == pytest.approx([1.5, 3.0, 4.5])  # points at 1 and 2 times the level
+    assert adam["area"].tolist() == pytest.approx([1.0, 2.0, 3.0])
+    assert area[area["method"] == SINGLE]["area"].tolist() == pytest.approx([1.0] * len(area[area["method"] == SINGLE]))
 
 
 def test_curves_count_steps_into_the_visit():
