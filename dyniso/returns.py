@@ -133,8 +133,9 @@ def area(frame: pd.DataFrame, experiment: GameExperiment) -> pd.DataFrame:
     games = visits(frame, experiment).set_index(["method", "seed", "task"])[["game", "cycle"]]
     points = frame[frame["layer"].str.startswith("point") & (frame["metric"] == "return")]
     points = points.join(games, on=["method", "seed", "task"]).dropna(subset=["value", "game"])
-    of_visits = points.groupby(["method", "seed", "cycle", "task", "game"])["value"].mean().rename("return").reset_index()
-    of_visits["area"] = of_visits["return"] / of_visits["game"].map(fresh_returns(of_visits))
+    each = points.groupby(["method", "seed", "cycle", "task", "game"])
+    of_visits = each["value"].mean().reset_index(name="points")
+    of_visits["area"] = of_visits["points"] / of_visits["game"].map(fresh_returns(of_visits, "points"))
     return of_visits.groupby(["method", "seed", "cycle"])["area"].mean().reset_index()
 
 

@@ -282,6 +282,8 @@ bullets(
 # - That a penalty on singular values keeps networks plastic is reproduced, at small scale and at larger strengths than the
 #   printed one. That isometry of the weights is *the* cause, that decoupling is what matters, and that revival explains the
 #   gain are not borne out where we could test them.
+# - In games single visits fail without the penalty and none with it ({doc}`11_continual_minatar`), in one game for the most part.
+#   Whether agents lose plasticity on average, at the authors' scale, is open.
 # - "Checked" is no more than its line. Most lines are about small networks, one or two streams or games, and a handful of
 #   seeds. A claim about games that is not reproduced at tier check was asked at over a hundred times fewer updates than the
 #   authors' scripts make. No statement about the paper's own numbers is checked, as we have none of them.
