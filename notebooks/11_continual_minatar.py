@@ -515,7 +515,8 @@ show(
     fig,
     measured.rename_axis("method").reset_index(),
     name="fig-minatar-instruments",
-    caption=f"Score against six measures, one dot a method: mean over the last {2 * shown} visits, hidden layers and {seeds} seeds.",
+    caption=f"Score against six measures, one dot a method: mean over the last {2 * shown} visits, hidden layers and {seeds} seeds. The distance of "
+    "the fresh net is that to another draw.",
     alt="Six scatter plots of score against isometry defect, dormant units of actor and critic, P 100, distance and norm.",
 )
 whole_score = {

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dyniso import returns, specs, store
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -18,6 +20,24 @@ def test_tables_of_the_readmes_are_what_is_stored():
         text = path.read_text()
         assert "<!-- benchmarks -->" in text
         assert tool.updated(text) == text, f"run `python tools/readme.py`: {path.name} is stale"
+
+
+def test_failed_visits_of_the_readme_are_those_of_the_stored_runs():
+    experiment = specs.find("minatar", "check")
+    table = returns.normalised(returns.visits(store.read_compact(experiment), experiment))
+    without = ("adam", "adam_no_bias", "maxmin", "maxmin_no_bias")
+    with_it = ("adamo", "adamo_no_bias", "maxmin_adamo", "maxmin_adamo_no_bias")
+    low, runs = [], []
+    for names in (without, with_it):
+        rows = table[table["method"].isin(names)]
+        low.append(rows[rows["score"] < 0.5])
+        runs.append(len(rows))
+    said = (
+        f"{len(low[0])} of {runs[0]} without the penalty, in {low[0].groupby(['method', 'seed']).ngroups} of "
+        f"{4 * len(experiment.seeds)} runs, and none of {runs[1]} with it"
+    )
+    assert low[1].empty
+    assert said in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_python_of_the_readme_runs():
