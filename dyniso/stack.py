@@ -33,8 +33,8 @@ class Stack:
     """Several nets of one shape as one: parameters (runs, ...), and the forward map over all of them.
 
     The nets stay ordinary modules; their layers are applied to all runs at once. Linear layers take one batched product
-    with the bias inside (vmap's own rule splits it into four operations), convolutions one grouped convolution,
-    activations work on any leading axes, and every other layer goes through `torch.func.vmap`.
+    with the bias inside (vmap's own rule splits it into four operations), convolutions go the faster way of two
+    (`convolve`), activations work on any leading axes, and every other layer goes through `torch.func.vmap`.
 
     Args:
         nets: Sequential modules of one architecture.
@@ -207,7 +207,7 @@ def convolve(layer: nn.Conv2d, x: Tensor, W: Tensor, b: Tensor | None, in_groups
     Args:
         W, b: kernels and biases, stacked (runs, ...).
         in_groups: all runs in one call, side by side as groups, which saves launches on a GPU; otherwise one by one,
-            which a CPU does up to three times as fast.
+            which is faster on a CPU (benchmarks/stacked_runs.py).
     """
     convolution = functools.partial(
         nn.functional.conv2d, stride=layer.stride, padding=layer.padding, dilation=layer.dilation

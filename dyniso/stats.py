@@ -201,3 +201,12 @@ def require_paired(x: Array, y: Array) -> None:
         raise ValueError(
             f"x of shape {x.shape} and y of shape {y.shape}; both must be the same (..., seeds), at least one seed"
         )
+
+
+def with_interval(value: float, low: float, high: float, form: str = "+.2f") -> str:
+    """A number with its interval, all in one format.
+
+    >>> with_interval(0.2, 0.01, 0.29), with_interval(1.19, 1.13, 1.3, ".1f")
+    ('+0.20 [+0.01, +0.29]', '1.2 [1.1, 1.3]')
+    """
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"

@@ -25,6 +25,7 @@ seed = 0  # 0..1000000: of the bootstrap, and of the games that are drawn below
 
 # %% tags=["remove-cell"]
 import time
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,6 +40,7 @@ from dyniso.rl.agent import backbone
 from dyniso.rl.envs import random_return
 from dyniso.rl.games import native_actions
 from dyniso.specs.reinforcement import ACTIONS, AUTHORS, OBSERVATIONS, SINGLE
+from dyniso.stats import with_interval
 
 started = time.perf_counter()
 figures.use_style()
@@ -62,20 +64,23 @@ table = returns.normalised(returns.visits(frame, stored))
 # ## The games
 
 # %% tags=["remove-input"]
-strips = {name: film.strip(film.film(games, name, None, 96, seed, 32)) for name in games.names}
-fig, axes = plt.subplots(len(strips), 1, figsize=(6.4, 2.4), layout="constrained")
+every = replace(games, names=paper.games.names)
+strips = {name: film.strip(film.film(every, name, None, 96, seed, 32)) for name in every.names}
+fig, axes = plt.subplots(len(strips), 1, figsize=(6.4, 8.4), layout="constrained")
 for ax, (name, pixels) in zip(axes, strips.items(), strict=True):
     ax.imshow(pixels, interpolation="nearest")
     ax.set_title(name.replace("_", " "), fontsize=9, loc="left", pad=2)
     ax.set_axis_off()
-maps = {name: native_actions(games, name) for name in games.names}
+maps = {name: native_actions(every, name) for name in every.names}
 show(
     fig,
     pd.DataFrame({"game": maps.keys(), "actions": [len(set(m)) for m in maps.values()]}),
     name="fig-octax-games",
-    caption="Four frames of random play, 32 steps apart, of the games used here: 64 × 32 pixels, on or off.",
-    alt="Two strips of four dark frames: rows of bricks above a ball and a paddle, and a maze full of dots.",
+    caption="Four frames of random play, 32 steps apart, of the eight games of the paper: 64 × 32 pixels, on or off. The experiments at hand "
+    f"use {' and '.join(games.names)}.",
+    alt="Eight strips of four dark frames each, among them bricks above a ball and a paddle, and a maze full of dots.",
 )
+maps = {name: maps[name] for name in games.names}
 
 # %% [markdown]
 # A step of the agent holds one key down for four frames, 44 instructions of the machine; the reward is the change of a score
@@ -156,7 +161,7 @@ claim(
 )
 
 # %% [markdown]
-# About half of that time goes into the games, the other half into the net. So two games are left of the eight, chosen from short
+# Much of that time goes into the games. So two games are left of the eight, chosen from short
 # trials with Adam as those that are learned soonest; six arms of eighteen; and a smaller net. The strength of AdamO is
 # again set so that it pulls as far within a visit as the authors' does. **What follows is a small test, with many fewer
 # updates than the scripts make.**
@@ -220,25 +225,11 @@ claim(
 # %% [markdown]
 # ## Over the cycles
 
+
 # %% tags=["remove-cell"]
-points = returns.by_cycle(frame, stored)
-
-
 def cycle_scores(name, cycle):
     """Scores of a cycle, (games, seeds)."""
     return returns.scores(table, name, [cycle], games.names)
-
-
-def finding(id):
-    """Effect and interval of a claim that `dyniso claims` judges on these rows, by its registered rule."""
-    (claim_,) = (c for c in claims.CLAIMS if c.id == f"octax_{id}")
-    found = claims.find(claim_, numbers)
-    return returns.Score(found.effect, found.low, found.high)
-
-
-def text(score, sign=True):
-    """A number with its interval."""
-    return ("{:+.2f} [{:+.2f}, {:+.2f}]" if sign else "{:.2f} [{:.2f}, {:.2f}]").format(*score)
 
 
 numbers = GameRuns.of(stored, frame)
@@ -256,17 +247,7 @@ board = {
 }
 
 # %% tags=["remove-input"]
-fig, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-for i, name in enumerate(labels):
-    p = points[points["method"] == name]
-    ax.plot(p["cycle"] + 1, p["mean"], color=colours[i], linestyle=figures.DASHES[i], label=labels[name])
-    ax.fill_between(p["cycle"] + 1, p["low"], p["high"], color=colours[i], alpha=0.12, linewidth=0)
-ax.axhline(1, color=figures.INK, linewidth=1)
-ax.set_xticks(range(1, cycles + 1))
-ax.set_xlabel("cycle")
-ax.set_ylabel("return over that of a fresh net")
-ax.grid(True)
-fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+fig, points = figures.cycles_figure(frame, stored, ["return"])
 show(
     fig,
     points,
@@ -281,11 +262,11 @@ show_table(
     [
         {
             "arm": labels[name] + (" (authors')" if name in AUTHORS else ""),
-            "score, last cycle": text(row["last"], sign=False),
+            "score, last cycle": with_interval(*row["last"], ".2f"),
             **{f"in {game}": f"{row['games'][k]:.2f}" for k, game in enumerate(games.names)},
-            "in evaluation, over a fresh net's median": text(row["evaluated"], sign=False),
+            "in evaluation, over a fresh net's median": with_interval(*row["evaluated"], ".2f"),
             "area under the curves": f"{area[name]:.2f}",
-            "last minus first cycle": text(row["change"]),
+            "last minus first cycle": with_interval(*row["change"]),
         }
         for name, row in board.items()
     ]
@@ -299,7 +280,7 @@ moves = {name: cycle_scores(name, cycles - 1).mean(1) - cycle_scores(name, 0).me
 (least_brix, least_blinky), (most_brix, most_blinky) = np.min(list(moves.values()), 0), np.max(list(moves.values()), 0)
 claim(
     f"5. No arm loses surely, {len(fallen)} of {len(going_on)}, and {len(risen)} rise surely from the first cycle to the last. The rise is that of brix, {least_brix:+.2f} to "
-    f"{most_brix:+.2f}; blinky changes by {least_blinky:+.2f} to {most_blinky:+.2f}. Adam changes by {text(board['adam']['change'])}.",
+    f"{most_brix:+.2f}; blinky changes by {least_blinky:+.2f} to {most_blinky:+.2f}. Adam changes by {with_interval(*board['adam']['change'])}.",
     not fallen
     and "adam" in risen
     and len(risen) >= 3
@@ -342,11 +323,11 @@ EFFECTS = {
     "maxmin_alone_beats_adam": "MaxMin instead of ReLU alone",
     "penalty_adds_to_maxmin": "the penalty on top of MaxMin without biases",
 }
-effects = {id: finding(id) for id in EFFECTS}
-show_table([{"what changes": what, "score": text(effects[id])} for id, what in EFFECTS.items()])
+effects = {id: claims.effect(f"octax_{id}", numbers) for id in EFFECTS}
+show_table([{"what changes": what, "score": with_interval(*effects[id])} for id, what in EFFECTS.items()])
 claim(
     "9. None of the four is sure: every interval has zero in it.",
-    all(score.low < 0 < score.high for score in effects.values()),
+    all(low < 0 < high for _, low, high in effects.values()),
 )
 
 # %% [markdown]

@@ -234,3 +234,8 @@ def test_authors_main_arm_is_compared_with_every_other_arm_of_their_scripts_and_
     others = {m.name for m in specs.find("minatar", "check").methods if m.baseline or m.norm} - {SINGLE}
     assert {f"minatar_beats_{name}" for name in others} <= BY_ID.keys()
     assert set(AUTHORS) - others == {"adam", OURS, RELU}
+
+
+def test_effect_of_an_unknown_claim_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'minatar_penalty'"):
+        claims.effect("minatar_penaly", None)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dyniso import returns, specs, store
+from dyniso.claims.games import PENALTY
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,8 +26,7 @@ def test_tables_of_the_readmes_are_what_is_stored():
 def test_failed_visits_of_the_readme_are_those_of_the_stored_runs():
     experiment = specs.find("minatar", "check")
     table = returns.normalised(returns.visits(store.read_compact(experiment), experiment))
-    without = ("adam", "adam_no_bias", "maxmin", "maxmin_no_bias")
-    with_it = ("adamo", "adamo_no_bias", "maxmin_adamo", "maxmin_adamo_no_bias")
+    with_it, without = zip(*PENALTY, strict=True)
     low, runs = [], []
     for names in (without, with_it):
         rows = table[table["method"].isin(names)]

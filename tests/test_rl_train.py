@@ -21,7 +21,7 @@ from dyniso.rl.player import Player
 from dyniso.rl.sequence import visit
 from dyniso.rl.train import Log, last_met, train_group
 from dyniso.specs import REINFORCEMENT, TIERS, GameExperiment, Method, digest
-from dyniso.specs.reinforcement import OBSERVATIONS, PPO, SINGLE, Games, PolicyNet, arms
+from dyniso.specs.reinforcement import OBSERVATIONS, PPO, PULL, SINGLE, Games, PolicyNet, arms
 from dyniso.stack import Run
 
 CPU = torch.device("cpu")
@@ -595,3 +595,14 @@ def test_resumed_run_makes_only_the_updates_that_are_left(games, tmp_path, monke
     monkeypatch.setattr(train, "advance", lambda *a: (made.append((a[1].index, a[3])), original(*a))[1])
     runner.run(TINY, "cpu", tmp_path, progress=False)
     assert made == [(0, 1), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("suite", REINFORCEMENT)
+def test_adamo_pulls_as_far_in_a_visit_as_in_the_authors_scripts(suite, tier):
+    experiment = REINFORCEMENT[suite][tier]
+    updates = experiment.iterations * experiment.ppo.epochs * experiment.ppo.minibatches
+    pulled = [m for m in experiment.methods if m.isometry_strength]
+    assert pulled
+    for method in pulled:
+        assert method.lr * method.isometry_strength * updates == pytest.approx(PULL[suite], rel=0.01)

@@ -31,12 +31,13 @@ from __future__ import annotations
 
 import functools
 
+from ..specs import require
 from . import game_runs
 from .comparisons import COMPARISONS
 from .games import GAMES
 from .learning import LEARNING
 from .mechanism import MECHANISM
-from .runs import SCORE, WORST, NotRunError, Runs
+from .runs import SCORE, WORST, NotRunError, Runs, Stored
 from .show import as_record, as_rows, lines
 from .verdict import KINDS, MIN_SEEDS, VERDICTS, Claim, Finding, Pooled, Verdict, find, judge
 
@@ -55,6 +56,7 @@ __all__ = [
     "Verdict",
     "as_record",
     "as_rows",
+    "effect",
     "find",
     "judge",
     "judge_all",
@@ -62,6 +64,17 @@ __all__ = [
 ]
 
 CLAIMS: tuple[Claim, ...] = (*LEARNING, *COMPARISONS, *MECHANISM, *GAMES)
+
+
+def effect(id: str, stored: Stored) -> tuple[float, float, float]:
+    """Effect of a registered claim on one experiment's numbers, with the ends of its interval.
+
+    Raises:
+        ValueError: no claim of that id. NotRunError: a number is missing.
+    """
+    require("claim", id, [claim.id for claim in CLAIMS])
+    found = find(next(claim for claim in CLAIMS if claim.id == id), stored)
+    return found.effect, found.low, found.high
 
 
 def judge_all(tier: str = "check") -> list[tuple[Claim, Verdict]]:

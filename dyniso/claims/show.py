@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..stats import with_interval
 from .verdict import Claim, Finding, Pooled, Verdict
 
 INDENT = " " * 12
@@ -22,7 +23,7 @@ def lines(claim: Claim, verdict: Verdict, verbose: bool = False) -> list[str]:
     shown = ""
     if v.effect is not None and v.low is not None and v.high is not None:
         pooled = f", mean of {len(v.findings)} experiments {numbers(v.pooled)}" if v.pooled else ""
-        shown = f"{v.effect:+.3f} [{v.low:+.3f}, {v.high:+.3f}] {v.unit} in {v.where}{pooled}; "
+        shown = f"{with_interval(v.effect, v.low, v.high, '+.3f')} {v.unit} in {v.where}{pooled}; "
     line = f"{v.verdict:10}  {claim.id}: {shown}{v.reason}; {v.scale}. {claim.statement}"
     return [line, *(experiment_line(claim, v, name) for name in claim.experiments)] if verbose else [line]
 
@@ -36,7 +37,8 @@ def short(verdict: Verdict) -> str:
     """The effect in the experiment that speaks least for the claim, and over all if there are several."""
     if verdict.effect is None:
         return verdict.reason
-    least = f"{verdict.effect:+.2f} [{verdict.low:+.2f}, {verdict.high:+.2f}]"
+    assert verdict.low is not None and verdict.high is not None
+    least = with_interval(verdict.effect, verdict.low, verdict.high)
     where = f" in {verdict.where}" if len(verdict.findings) > 1 else ""
     return least + where + (f"; over all {verdict.pooled.effect:+.2f}" if verdict.pooled else "")
 
@@ -55,4 +57,4 @@ def experiment_line(claim: Claim, verdict: Verdict, name: str) -> str:
 
 def numbers(found: Finding | Pooled) -> str:
     """Effect and interval."""
-    return f"{found.effect:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    return with_interval(found.effect, found.low, found.high, "+.3f")
