@@ -17,12 +17,12 @@ from bench import interleaved, ratio
 from torch import Tensor, nn
 
 from dyniso.nets import mlp
-from dyniso.rl.envs import Envs
-from dyniso.rl.player import Player
-from dyniso.rl.ppo import Rollout, advantages
-from dyniso.rl.sequence import visit
-from dyniso.specs.reinforcement import ACTIONS, PPO, GameExperiment, Games, PolicyNet, arms
-from dyniso.stack import Run
+from dyniso.study.rl.envs import Envs
+from dyniso.study.rl.player import Player
+from dyniso.study.rl.ppo import Rollout, advantages
+from dyniso.study.rl.sequence import visit
+from dyniso.study.specs.reinforcement import ACTIONS, PPO, GameExperiment, Games, PolicyNet, arms
+from dyniso.study.stack import Run
 
 GAMES = Games(names=("breakout",), cycles=1, steps_per_game=2048 * 128, permute_channels=False)
 SMALL = PPO(envs=64, steps=64, minibatches=8)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from bench import RESULTS, record
 
-from dyniso.runner import resolve_device
+from dyniso.study.runner import resolve_device
 
 ALL = ("adamo_step", "stacked_runs", "entk", "ppo")
 

@@ -15,8 +15,8 @@ from bench import interleaved, ratio
 from torch import nn
 
 from dyniso.nets import mlp
-from dyniso.specs import Method
-from dyniso.stack import Run, Stack, convolve
+from dyniso.study.specs import Method
+from dyniso.study.stack import Run, Stack, convolve
 
 PASSES = 10  # over the parameters in one step, at least: weights forward, weights backward, gradient written; Adam
 # reads weights, gradient and two moments and writes weights and moments

@@ -1,3 +1,54 @@
-"""dyniso: dynamical isometry and plasticity in continual learning (companion to arXiv 2606.09762)."""
+"""dyniso: dynamical isometry and plasticity in continual learning (companion to arXiv 2606.09762).
+
+Names below are imported from their modules on first use, so `import dyniso` is free. The core needs torch and numpy;
+`dyniso.study` declares and trains experiments (extra `study`), `dyniso.report` reads what they stored (extra `report`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors, type checkers and `dyniso.study.sources`; a test holds it equal to the table below
+    # ruff: noqa: F401
+    from .activations import Abs, CReLU, GroupSort, Householder, MaxMin
+    from .dormancy import dead_units, dormancy_score, dormant_fraction, hidden_activations
+    from .entk import empirical_ntk, ntk_summary, plasticity
+    from .isometry import gram_deviation, gram_deviation_grad, singular_values, spectrum_summary
+    from .nets import cnn, initialise, mlp, orthogonal
+    from .optim import AdamO, IsometryDivergenceError, isometry_groups, isometry_step
+    from .polar import orthogonalise, polar_factor
 
 __version__ = "0.1.0"
+
+_MODULES = {  # name -> module; the same as above, for a name that is asked for
+    "activations": ("Abs", "CReLU", "GroupSort", "Householder", "MaxMin"),
+    "dormancy": ("dead_units", "dormancy_score", "dormant_fraction", "hidden_activations"),
+    "entk": ("empirical_ntk", "ntk_summary", "plasticity"),
+    "isometry": ("gram_deviation", "gram_deviation_grad", "singular_values", "spectrum_summary"),
+    "nets": ("cnn", "initialise", "mlp", "orthogonal"),
+    "optim": ("AdamO", "IsometryDivergenceError", "isometry_groups", "isometry_step"),
+    "polar": ("orthogonalise", "polar_factor"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from its module; AttributeError with the nearest name otherwise."""
+    import importlib
+
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    try:
+        return importlib.import_module(f".{name}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+    from .checks import nearest
+
+    raise AttributeError(f"module 'dyniso' has no attribute {name!r}; {nearest(name, __all__)}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_MODULES, "baselines", "report", "study"]

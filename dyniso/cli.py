@@ -16,8 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from . import __version__, data, specs, store
-from .specs.reinforcement import SINGLE
+from . import __version__
+from .checks import nearest
+from .study import data, specs, store
+from .study.specs.reinforcement import SINGLE
 
 EXTRA = ("jax", "gymnax", "octax")  # what the extra rl brings
 
@@ -88,14 +90,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             command.add_argument("--json", action="store_true", help="all of it: source, metric, threshold, findings")
             command.add_argument("--verbose", action="store_true", help="below each claim a line an experiment")
     if not arguments:
-        raise UsageError(f"no command given; {specs.nearest('', commands.choices)}; `dyniso COMMAND --help` says more")
+        raise UsageError(f"no command given; {nearest('', commands.choices)}; `dyniso COMMAND --help` says more")
     if not arguments[0].startswith("-") and arguments[0] not in commands.choices:
-        raise UsageError(f"unknown command {arguments[0]!r}; {specs.nearest(arguments[0], commands.choices)}")
+        raise UsageError(f"unknown command {arguments[0]!r}; {nearest(arguments[0], commands.choices)}")
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         called = commands.choices.get(options.name, parser)
         known = [o for a in called._actions for o in a.option_strings]
-        raise UsageError(f"unknown option {unknown[0]!r}; {specs.nearest(unknown[0].split('=')[0], known)}")
+        raise UsageError(f"unknown option {unknown[0]!r}; {nearest(unknown[0].split('=')[0], known)}")
     return options
 
 
@@ -133,8 +135,8 @@ def command_run(options: argparse.Namespace) -> int:
     shard = shard_of(options.shard)
     import torch
 
-    from . import runner
-    from .checkpoint import OutOfTime
+    from .study import runner
+    from .study.checkpoint import OutOfTime
 
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(1)  # two threads beside another busy process are tens of times slower
@@ -205,7 +207,7 @@ def command_figure(options: argparse.Namespace) -> int:
     import matplotlib
 
     matplotlib.use("Agg")
-    from . import figures
+    from .report import figures
 
     experiment = chosen(options)
     metrics = options.metrics.split(",") if options.metrics else None
@@ -223,7 +225,7 @@ def command_figure(options: argparse.Namespace) -> int:
 
 def command_claims(options: argparse.Namespace) -> int:
     """One line a claim: verdict, effect with its 95 % interval, reason, scale, statement; `--verbose` shows more."""
-    from . import claims
+    from .report import claims
 
     judged = claims.judge_all(options.tier)
     if options.json:

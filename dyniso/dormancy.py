@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .nets import Abs, CReLU, GroupSort, Householder
+from .activations import Abs, CReLU, GroupSort, Householder
 
 TORCH_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus)
 ACTIVATION_TYPES = (*TORCH_ACTIVATIONS, GroupSort, Householder, Abs, CReLU)  # MaxMin is a GroupSort

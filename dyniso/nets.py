@@ -1,14 +1,7 @@
-"""Nets whose layers can preserve norms: activations, orthogonal layers, initialisation, and the MLP and CNN builders.
-
-Every activation of the isometric family (MaxMin, GroupSort, Householder, Abs, CReLU) selects entries with
-`torch.where` or a sort, never with `maximum` or `abs`: autograd splits the gradient of those at a tie, and an all-zero
-patch of an image without bias is nothing but ties. Selection keeps the Jacobian isometric at *every* point.
-Sorted groups hold the largest entry first, so MaxMin, GroupSort(2) and Householder at angle pi/2 are the same map.
-"""
+"""Nets whose layers can preserve norms: orthogonal layers, initialisation, and the MLP and CNN builders."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
@@ -17,179 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from dyniso.isometry import as_matrix, newton_schulz, polar_factor
+from .activations import CReLU, GroupSort, Householder, activation
+from .checks import require, require_range
+from .isometry import as_matrix
+from .polar import newton_schulz, polar_factor
 
-ACTIVATIONS = ("relu", "maxmin", "groupsort-k", "householder", "abs", "crelu", "tanh", "leaky_relu", "identity")
 INITS = ("orthogonal", "kaiming", "default")
 NORMS = ("none", "layernorm", "layernorm_fixed")
 ORTHOGONAL_METHODS = ("householder", "cayley", "matrix_exp", "newton_schulz")
 DOWNSAMPLES = ("stride", "unshuffle")
-
-# ------------------------------------------------------------------------------------------------ activations
-
-
-def _groups(z: Tensor, group: int, dim: int) -> tuple[Tensor, int]:
-    """z with axis `dim` split into (width / group, group), and the (negative) axis of the group."""
-    axis = dim if dim < 0 else dim - z.ndim
-    width = z.shape[axis]
-    if width % group:
-        raise ValueError(f"width {width} along dim {dim} is not divisible by group {group}; shape {tuple(z.shape)}")
-    return z.unflatten(axis, (width // group, group)), axis
-
-
-class GroupSort(nn.Module):
-    """Sorts neighbouring entries in groups of `group`, largest first: a permutation of its input, so |phi(z)| = |z|.
-
-    Args:
-        group: entries per group, at least 2. 2 is MaxMin; larger groups correlate samples faster with depth
-            (uncorrelated inputs reach correlation .32 after one layer for 2, .57 for 4, .75 for 8).
-        dim: the axis that is grouped: -1 for features, -3 for the channels of (..., channels, height, width).
-    Raises:
-        ValueError: group < 2; in the forward pass, a width that group does not divide (names both).
-    Source: Anil, Lucas & Grosse 2019 (arXiv 1811.05381).
-    >>> GroupSort(4)(torch.tensor([3.0, 1.0, 4.0, 2.0]))
-    tensor([4., 3., 2., 1.])
-    """
-
-    def __init__(self, group: int, dim: int = -1) -> None:
-        super().__init__()
-        if group < 2:
-            raise ValueError(f"group is {group}; it has to be at least 2")
-        self.group, self.dim = group, dim
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Maps (..., width) to the same shape."""
-        groups, axis = _groups(z, self.group, self.dim)
-        return groups.sort(dim=axis, descending=True).values.flatten(axis - 1, axis)
-
-    def extra_repr(self) -> str:
-        return f"group={self.group}, dim={self.dim}"
-
-
-class MaxMin(GroupSort):
-    """Pairs (a, b) -> (max, min): GroupSort-2, also called OPLU. The default isometric activation.
-
-    The order (max, min) or (min, max) is a convention; it is the same net up to a permutation of the next weights.
-
-    Args:
-        dim: the axis whose neighbours are paired: -1 for features, -3 for channels.
-    Raises:
-        ValueError: in the forward pass, an odd width (names width and group).
-    Source: Chernodub & Nowicki 2016 (arXiv 1604.02313).
-    >>> MaxMin()(torch.tensor([1.0, 2.0, 4.0, 3.0]))
-    tensor([2., 1., 4., 3.])
-    """
-
-    def __init__(self, dim: int = -1) -> None:
-        super().__init__(2, dim)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Maps (..., width) to the same shape."""
-        groups, axis = _groups(z, 2, self.dim)
-        a, b = groups.unbind(axis)
-        first = a >= b
-        return torch.stack((torch.where(first, a, b), torch.where(first, b, a)), axis).flatten(axis - 1, axis)
-
-
-class Householder(nn.Module):
-    """Pairs (a, b): kept on one side of the line at half the angle, reflected in it on the other side.
-
-        (a, b)                                          where a sin(t/2) > b cos(t/2)
-        (a cos t + b sin t,  a sin t - b cos t)         elsewhere
-
-    Args:
-        dim: the axis whose neighbours are paired: -1 for features, -3 for channels.
-        angle: t in radians; pi/2 is MaxMin.
-        learned: True makes t a parameter, shared by all pairs of the layer; its Jacobian stays isometric for any t.
-    Raises:
-        ValueError: in the forward pass, an odd width (names width and group).
-    Source: Singla, Singla & Feizi 2021 (arXiv 2108.04062).
-    >>> Householder()(torch.tensor([1.0, 2.0])).round()
-    tensor([2., 1.])
-    """
-
-    def __init__(self, dim: int = -1, angle: float = math.pi / 2, learned: bool = False) -> None:
-        super().__init__()
-        self.dim = dim
-        self.angle: float | nn.Parameter = nn.Parameter(torch.tensor(float(angle))) if learned else float(angle)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Maps (..., width) to the same shape."""
-        groups, axis = _groups(z, 2, self.dim)
-        a, b = groups.unbind(axis)
-        t = self.angle if isinstance(self.angle, Tensor) else z.new_tensor(self.angle)
-        keep = a * torch.sin(t / 2) > b * torch.cos(t / 2)
-        sine, cosine = torch.sin(t), torch.cos(t)
-        kept = torch.where(keep, a, a * cosine + b * sine), torch.where(keep, b, a * sine - b * cosine)
-        return torch.stack(kept, axis).flatten(axis - 1, axis)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}, angle={float(torch.as_tensor(self.angle).detach()):.3f}"
-
-
-class Abs(nn.Module):
-    """z -> |z|: Jacobian diag(+-1). Even, and of the family here the one that correlates samples fastest.
-
-    Source: the scalar isometric activation, e.g. Anil et al. 2019 (arXiv 1811.05381).
-    >>> Abs()(torch.tensor([-2.0, 3.0]))
-    tensor([2., 3.])
-    """
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Maps any shape to the same shape."""
-        return torch.where(z < 0, -z, z)
-
-
-class CReLU(nn.Module):
-    """z -> (max(z, 0), max(-z, 0)) along `dim`: doubles the width, J'J = I.
-
-    Args:
-        dim: the axis that is doubled: -1 for features, -3 for channels.
-    Source: Shang et al. 2016 (arXiv 1603.05201).
-    >>> CReLU()(torch.tensor([-2.0, 3.0]))
-    tensor([0., 3., 2., 0.])
-    """
-
-    def __init__(self, dim: int = -1) -> None:
-        super().__init__()
-        self.dim = dim
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Maps (..., width) to (..., 2 width)."""
-        zero = torch.zeros_like(z)
-        return torch.cat((torch.where(z < 0, zero, z), torch.where(z < 0, -z, zero)), self.dim)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
-
-
-def activation(name: str, dim: int = -1) -> nn.Module:
-    """A new activation module by name.
-
-    Args:
-        name: one of ACTIVATIONS; "groupsort-k" stands for any "groupsort-4", "groupsort-8", ... "householder" has a
-            learned angle that starts at MaxMin.
-        dim: the axis that paired, grouped and doubled activations act on; the others ignore it.
-    Returns:
-        A module; only Householder has a parameter.
-    Raises:
-        ValueError: unknown name (the message suggests the nearest one).
-    Source: see each class; relu, tanh and leaky_relu are the non-isometric controls.
-    >>> activation("groupsort-4", dim=-3)
-    GroupSort(group=4, dim=-3)
-    """
-    if name.startswith("groupsort-") and name.removeprefix("groupsort-").isdigit():
-        return GroupSort(int(name.removeprefix("groupsort-")), dim)
-    _check_choice("activation", name, ACTIVATIONS)
-    if name == "groupsort-k":
-        raise ValueError("activation 'groupsort-k': put a number for k, e.g. 'groupsort-4'")
-    plain = {"relu": nn.ReLU, "tanh": nn.Tanh, "leaky_relu": nn.LeakyReLU, "identity": nn.Identity, "abs": Abs}
-    if name in plain:
-        return plain[name]()
-    if name == "householder":
-        return Householder(dim, learned=True)
-    return MaxMin(dim) if name == "maxmin" else CReLU(dim)
-
 
 # ------------------------------------------------------------------------------------------- orthogonal layers
 
@@ -229,7 +58,7 @@ def orthogonal(module: nn.Module, method: str = "householder", steps: int = 30) 
     >>> torch.dist(layer.weight @ layer.weight.T, torch.eye(3)).item() < 1e-5
     True
     """
-    _check_choice("method", method, ORTHOGONAL_METHODS)
+    require("method", method, ORTHOGONAL_METHODS)
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim < 2:
         shape = tuple(weight.shape) if isinstance(weight, Tensor) else None
@@ -335,7 +164,7 @@ def initialise(
     >>> [round(torch.linalg.svdvals(model[i].weight).max().item(), 4) for i in (0, 1)]
     [1.0, 0.01]
     """
-    _check_choice("init", scheme, INITS)
+    require("init", scheme, INITS)
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
     head = next((module for _, module in reversed(layers) if isinstance(module, nn.Linear)), None)
@@ -417,7 +246,7 @@ def mlp(
     >>> sum(p.numel() for p in mlp(3072, 10).parameters())
     2366474
     """
-    _check_positive(inputs=inputs, outputs=outputs, width=width)
+    _require_sizes(inputs=inputs, outputs=outputs, width=width)
     if depth < 0:
         raise ValueError(f"depth is {depth}; it has to be 0 or more hidden layers")
     layers: list[nn.Module] = [nn.Flatten()]
@@ -469,10 +298,10 @@ def cnn(
     >>> cnn()(torch.zeros(5, 1, 28, 28)).shape
     torch.Size([5, 10])
     """
-    _check_choice("downsample", downsample, DOWNSAMPLES)
+    require("downsample", downsample, DOWNSAMPLES)
     depth, height, width = input_shape
-    _check_positive(channels=depth, height=height, width=width, outputs=outputs, stride=stride, kernel=kernel)
-    _check_positive(**{f"channels[{i}]": size for i, size in enumerate(channels)})
+    _require_sizes(channels=depth, height=height, width=width, outputs=outputs, stride=stride, kernel=kernel)
+    _require_sizes(**{f"channels[{i}]": size for i, size in enumerate(channels)})
     if kernel % 2 == 0:
         raise ValueError(f"kernel is {kernel}; it has to be odd")
     layers: list[nn.Module] = []
@@ -497,7 +326,7 @@ def _append_linear_blocks(
 ) -> int:
     """Appends one block a width; returns the features that the last one hands on."""
     for width in widths:
-        _check_positive(width=width)
+        _require_sizes(width=width)
         layers.append(_bare(nn.Linear, features, width, bias=bias))
         features = _append_activation(layers, (width,), name, norm)
     return features
@@ -505,7 +334,7 @@ def _append_linear_blocks(
 
 def _append_activation(layers: list[nn.Module], shape: tuple[int, ...], name: str, norm: str) -> int:
     """Appends norm and activation for samples of this shape, grouped on its first axis; returns the new first size."""
-    _check_choice("norm", norm, NORMS)
+    require("norm", norm, NORMS)
     phi = activation(name, dim=-len(shape))
     width = shape[0]
     group = phi.group if isinstance(phi, GroupSort) else 2 if isinstance(phi, Householder) else 1
@@ -541,14 +370,6 @@ def _init_generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
-def _check_positive(**sizes: int) -> None:
+def _require_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} is {size}; it has to be at least 1")
-
-
-def _check_choice(what: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        near = difflib.get_close_matches(value, allowed, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{what} {value!r} is not one of {', '.join(allowed)}{hint}")
+        require_range(name, size, 1)

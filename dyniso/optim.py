@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.optim.adam import Adam, adam
 
+from .checks import nearest
 from .isometry import as_matrix, gram_deviation_grad, smaller_gram
-from .specs import nearest
 
 OPTIONS = ("isometry_strength", "isometry_lr", "isometry_every", "coupled", "batch_dims")
 ADAM_OPTIONS = (

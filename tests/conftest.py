@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from dyniso.specs import Experiment, Net, Stream, get
+from dyniso.study.specs import Experiment, Net, Stream, get
 
 
 @pytest.fixture

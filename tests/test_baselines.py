@@ -36,10 +36,10 @@ from dyniso.baselines import (
 from dyniso.isometry import effective_rank, gram_deviation_grad, singular_values
 from dyniso.nets import mlp
 from dyniso.optim import AdamO, isometry_groups
-from dyniso.specs import BASELINES, Method, Net, Stream, get
-from dyniso.stack import Run
-from dyniso.streams import load_source, load_task, task_order
-from dyniso.train import Trainer, train_group
+from dyniso.study.specs import BASELINES, Method, Net, Stream, get
+from dyniso.study.stack import Run
+from dyniso.study.streams import load_source, load_task, task_order
+from dyniso.study.train import Trainer, train_group
 
 CPU = torch.device("cpu")
 ROUNDING = 2e-5  # float32: batched and single products round differently, over a dozen steps

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from conftest import long_rows
 
-from dyniso import claims, data, runner, specs, store, train
 from dyniso.cli import chosen, main, parse
-from dyniso.rl import games
-from dyniso.specs.reinforcement import MINATAR
+from dyniso.report import claims
+from dyniso.study import data, runner, specs, store, train
+from dyniso.study.rl import games
+from dyniso.study.specs.reinforcement import MINATAR
 
 
 @pytest.fixture

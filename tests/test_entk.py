@@ -10,15 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dyniso import entk
-from dyniso.entk import (
-    backward_maps,
-    empirical_ntk,
-    feature_grams,
-    ntk_summary,
-    plasticity,
-    without_constant_output,
-)
-from dyniso.nets import MaxMin, cnn, mlp, orthogonal
+from dyniso.activations import MaxMin
+from dyniso.entk import backward_maps, empirical_ntk, feature_grams, ntk_summary, plasticity, without_constant_output
+from dyniso.nets import cnn, mlp, orthogonal
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")  # "conv same"
 FLOAT64 = 1e-10  # relative; sums of a few thousand float64 products: rounding is near 1e-14

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dyniso.book import import_graph
+from dyniso.report.notebook import import_graph
 
 TORCH_SIDE = {
     f"dyniso.{m}"
@@ -43,11 +43,11 @@ def test_module_reaches_no_torch_side_module(module):
 
 
 def test_specs_reach_no_other_module():
-    assert {name for name in reached("dyniso.specs") if not name.startswith("dyniso.specs.")} == set()
+    assert {name for name in reached("dyniso.study.specs") if not name.startswith("dyniso.study.specs.")} == set()
 
 
 def test_graph_finds_the_imports_of_train():
-    assert {"dyniso.optim", "dyniso.isometry", "dyniso.specs"} <= reached("dyniso.train")
+    assert {"dyniso.optim", "dyniso.isometry", "dyniso.study.specs"} <= reached("dyniso.study.train")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_specs_need_only_the_standard_library():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["dyniso.rl.train", "dyniso.rl.games", "dyniso.runner"])
+@pytest.mark.parametrize("module", ["dyniso.study.rl.train", "dyniso.study.rl.games", "dyniso.study.runner"])
 def test_games_load_no_jax_until_one_is_made(module):
     code = f"import sys, {module}; sys.exit(bool({{'jax', 'gymnax', 'octax'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -9,23 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyniso.isometry import (
-    CUSHION,
-    POLAR_STEPS,
-    SCHEMES,
-    apply_polynomials,
     as_matrix,
-    bjorck_polynomial,
     conv_operator_singular_values,
     effective_rank,
     gram_deviation,
     gram_deviation_grad,
+    singular_values,
+    smaller_gram,
+    spectrum_summary,
+)
+from dyniso.polar import (
+    CUSHION,
+    POLAR_STEPS,
+    SCHEMES,
+    apply_polynomials,
+    bjorck_polynomial,
     minimax_polynomial,
     orthogonalise,
     polar_factor,
     scale_below_one,
-    singular_values,
-    smaller_gram,
-    spectrum_summary,
     step_polynomials,
 )
 

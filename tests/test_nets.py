@@ -8,22 +8,9 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev, stack_module_state, vmap
 
+from dyniso.activations import ACTIVATIONS, Abs, CReLU, GroupSort, Householder, MaxMin, activation
 from dyniso.isometry import as_matrix, conv_operator_singular_values
-from dyniso.nets import (
-    ACTIVATIONS,
-    Abs,
-    CReLU,
-    GroupSort,
-    Householder,
-    MaxMin,
-    activation,
-    cnn,
-    delta_orthogonal_,
-    initialise,
-    mlp,
-    orthogonal,
-    orthogonal_,
-)
+from dyniso.nets import cnn, delta_orthogonal_, initialise, mlp, orthogonal, orthogonal_
 
 ISOMETRIC = {
     "maxmin": MaxMin(),

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from dyniso.isometry import gram_deviation, gram_deviation_grad, polar_factor, singular_values
+from dyniso.isometry import gram_deviation, gram_deviation_grad, singular_values
 from dyniso.nets import mlp
 from dyniso.optim import AdamO, IsometryDivergenceError, isometry_groups, isometry_step
+from dyniso.polar import polar_factor
 
 DEVICES = [
     "cpu",

@@ -29,7 +29,7 @@ LOADING = {
     "video": "src",
     "audio": "src",
 }
-PRODUCERS = {"claim", "show", "stamp"}  # of dyniso.book: a cell that calls one has an output
+PRODUCERS = {"claim", "show", "stamp"}  # of dyniso.report.notebook: a cell that calls one has an output
 
 pytestmark = [
     pytest.mark.site,

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from dyniso.isometry import gram_deviation, gram_deviation_grad, polar_factor, singular_values
+from dyniso.isometry import gram_deviation, gram_deviation_grad, singular_values
 from dyniso.nets import mlp
 from dyniso.optim import AdamO, isometry_step
+from dyniso.polar import polar_factor
 
 
 def flow_of_one_row(W, s, steps=4000):

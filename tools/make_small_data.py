@@ -2,8 +2,8 @@
 
     python tools/make_small_data.py      writes data/<set>/*.gz and their rows of data/manifest.json
 
-Needs the full sets (`dyniso.data.load` finds or fetches them). No time stamp or file name goes into the .gz, so one
-version of zlib gives the same bytes each time; the pixels are the same with any.
+Needs the full sets (`dyniso.study.data.load` finds or fetches them). No time stamp or file name goes into the .gz, so
+one version of zlib gives the same bytes each time; the pixels are the same with any.
 """
 
 import gzip
@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dyniso import data
+from dyniso.study import data
 
 STEMS = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")}
 STEMS["test"] = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 def idx_gz(array: NDArray[np.uint8]) -> bytes:
-    """Encode an array of bytes as IDX, compressed: the inverse of `dyniso.data.idx_array` after gunzip.
+    """Encode an array of bytes as IDX, compressed: the inverse of `dyniso.study.data.idx_array` after gunzip.
 
     >>> data.idx_array(gzip.decompress(idx_gz(np.array([7, 2], np.uint8)))).tolist()
     [7, 2]

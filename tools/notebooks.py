@@ -4,11 +4,11 @@
     python tools/notebooks.py run notebooks/01_x.py -p tier check -o x.ipynb  one chapter, with other parameters
     python tools/notebooks.py check                                          which are stale; exit 1 if any is
 
-A chapter is current when the key in its metadata equals the hash of its source, its parameters, the library, the small
-data and this file, and its figures' CSVs are as it left them. A chapter that reads other files of the project says so
-in a line of its source, `# reads: book/statements.toml notebooks/*.py`, and its key has these too. The parameters cell
-is the documentation and the check of its own values: `name = value  # ALLOWED: help`, ALLOWED being `lo..hi` or
-`a | b | c`.
+A chapter is current when the key in its metadata equals the hash of its source, its parameters, the library's code that
+it reaches, the small data and this file, and its figures' CSVs are as it left them. A chapter that reads other files of
+the project says so in a line of its source, `# reads: book/statements.toml notebooks/*.py`, and its key has these too.
+The parameters cell is the documentation and the check of its own values: `name = value  # ALLOWED: help`, ALLOWED being
+`lo..hi` or `a | b | c`.
 
 Exit status: 0 done, 1 a chapter failed or is stale, 2 the call was wrong (one line, before any kernel starts).
 """
@@ -175,8 +175,7 @@ class Project:
         return [have[name] for name in wanted]
 
     def dependencies(self) -> Iterator[Path]:
-        """The library, the small data, the pinned versions and this tool: what every chapter may depend on."""
-        yield from sorted((self.root / "dyniso").rglob("*.py"))
+        """The small data, the pinned versions and this tool: what every chapter may depend on."""
         for path in sorted((self.root / "data").rglob("*")):
             if path.is_file() and path.relative_to(self.root / "data").parts[0] not in DATASETS:
                 yield path
@@ -186,6 +185,15 @@ class Project:
     def dependency_digest(self) -> bytes:
         """Names and contents of all dependencies, hashed once a run."""
         return self.digest_of(self.dependencies())
+
+    def library_digest(self, source: Path) -> str:
+        """Digest of the library's code that a chapter reaches by its imports; comments and docstrings do not count."""
+        from dyniso.study import sources
+
+        package = self.root / "dyniso"
+        if not package.is_dir():
+            return ""
+        return sources.digest_of(sources.reached_by_source(source.read_text(encoding="utf-8"), package), package)
 
     def digest_of(self, paths: Iterable[Path]) -> bytes:
         """Names and contents of files, hashed."""
@@ -207,6 +215,7 @@ class Project:
     def key(self, source: Path, parameters: Mapping[str, Value]) -> str:
         """The content key of one executed chapter."""
         parts = [source.read_bytes(), json.dumps(dict(parameters), sort_keys=True).encode(), self.dependency_digest]
+        parts.append(self.library_digest(source).encode())
         return hashlib.sha256(b"\0".join([*parts, self.digest_of(self.reads(source))])).hexdigest()
 
     def saved(self, source: Path) -> dict[str, Any]:
@@ -283,6 +292,8 @@ def execute(project: Project, source: Path, given: Mapping[str, Value], out: Pat
         except Exception as error:
             raise NotebookFailed(f"{source.stem}: {type(error).__name__}: {one_line(str(error))}") from None
         tidy(nb, source.stem)
+        if out.parent == project.out:
+            nb.cells = list(with_observations(nb.cells))
         figures = {path.stem: sha256(path) for path in sorted(Path(scratch).glob("figures/*.csv"))}
         nb.metadata["dyniso"] = {"key": key, "parameters": dict(parameters), "figures": figures}
         Path(scratch, out.name).write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
@@ -355,14 +366,37 @@ def joined_streams(outputs: list[Any]) -> list[Any]:
     return joined
 
 
+def with_observations(cells: Iterable[Any]) -> Iterator[Any]:
+    """The cells, with what `claim` showed as observations of the book: Markdown below the cell that checked them."""
+    import nbformat
+
+    for cell in cells:
+        shown = [o for o in cell.get("outputs", []) if "claim" in o.get("metadata", {}).get("dyniso", {})]
+        yield cell
+        if shown:
+            cell.outputs = [output for output in cell.outputs if output not in shown]
+            blocks = [observation(cell.source, **output["metadata"]["dyniso"]) for output in shown]
+            yield nbformat.v4.new_markdown_cell("\n\n".join(blocks), id=f"{cell.id}-observations")
+
+
+def observation(source: str, claim: str, sentence: str) -> str:
+    """One checked sentence in MyST: numbered, with its name as anchor, and what was checked behind a fold."""
+    from dyniso.report.notebook import claim_lines, is_named
+
+    condition = next((one.condition for one in claim_lines(source) if is_named(one, claim)), "")
+    fold = f"::::{{dropdown}} What was checked\n```python\n{condition}\n```\n::::\n" if condition else ""
+    return f":::::{{prf:observation}}\n:label: {claim}\n\n✓ {sentence}\n\n{fold}:::::"
+
+
 def lift_figure(cell: Any) -> None:
-    """Move what dyniso.book.show noted on its outputs to the cell, where myst-nb reads captions and alt texts."""
+    """Move what `show` noted on its outputs to the cell, where myst-nb reads captions and alt texts."""
     marks = [output.get("metadata", {}).get("dyniso", {}) for output in cell.outputs]
     cell.outputs = [output for output, mark in zip(cell.outputs, marks, strict=True) if not mark.get("drop")]
     figures = [mark for mark in marks if "name" in mark]
     if not figures:
         return
-    displays = [output for output in cell.outputs if output["output_type"] != "stream"]
+    claims = [output for output in cell.outputs if "claim" in output.get("metadata", {}).get("dyniso", {})]
+    displays = [output for output in cell.outputs if output["output_type"] != "stream" and output not in claims]
     if len(displays) > 1:  # myst-nb would put each of them into the same figure
         raise ValueError(f"show({figures[0]['name']!r}) must be the only display of its cell, found {len(displays)}")
     (figure,) = figures
@@ -467,9 +501,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     building = commands.add_parser("build", help="execute every chapter that is not current")
     building.add_argument("--jobs", type=int, default=2, help="how many at a time (default 2)")
-    building.add_argument("names", nargs="*", help="chapters, e.g. 07_adamo; all by default")
+    building.add_argument("names", nargs="*", help="chapters, e.g. adamo; all by default")
     running = commands.add_parser("run", help="execute one chapter with other parameters")
-    running.add_argument("source", type=Path, help="e.g. notebooks/07_adamo.py")
+    running.add_argument("source", type=Path, help="e.g. notebooks/adamo.py")
     running.add_argument("-p", dest="given", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     running.add_argument("-o", dest="out", type=Path, help="default: build/run/<chapter>.ipynb")
     checking = commands.add_parser("check", help="say which chapters are stale")

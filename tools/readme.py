@@ -10,10 +10,11 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from dyniso import figures, specs, store
-from dyniso.claims.game_runs import GameRuns
-from dyniso.claims.runs import SCORE, Runs
-from dyniso.claims.verdict import estimate
+from dyniso.report import figures
+from dyniso.report.claims.game_runs import GameRuns
+from dyniso.report.claims.runs import SCORE, Runs
+from dyniso.report.claims.verdict import estimate
+from dyniso.study import specs, store
 
 ROOT = Path(__file__).resolve().parents[1]
 TIER = "check"

@@ -1,4 +1,4 @@
-"""Write dyniso/specs/tuned.py from the committed tables of the sweeps.
+"""Write dyniso/study/specs/tuned.py from the committed tables of the sweeps.
 
 python tools/tuned.py           for every stored sweep, the candidate of each method with the best late score
 python tools/tuned.py --check   writes nothing; exit 1 if the file is not what the tables say
@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dyniso import specs, store, tuning
+from dyniso.report import tuning
+from dyniso.study import specs, store
 
 TARGET = Path(specs.__file__).with_name("tuned.py")
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from ..specs import nearest, require
+from ..checks import nearest, require
 from .attached import Attached, Baseline, Layer, attach, is_elementwise
 from .boundaries import FIRE, SHRINK_PERTURB, Reset, ShrinkPerturb
 from .optimizers import UPGD, PerRun, Several, forget

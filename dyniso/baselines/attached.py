@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..activations import CReLU, GroupSort, Householder
+from ..checks import require_range
 from ..dormancy import ACTIVATION_TYPES, units_last
-from ..nets import CReLU, GroupSort, Householder
-from ..specs import require_range
 
 
 class Layer(NamedTuple):

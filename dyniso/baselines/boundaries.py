@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..isometry import newton_schulz
-from ..specs import require, require_range
+from ..checks import require, require_range
+from ..polar import newton_schulz
 from .attached import Attached, Baseline, require_positive
 
 

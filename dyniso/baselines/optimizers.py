@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..specs import require_range
+from ..checks import require_range
 
 
 class UPGD(torch.optim.Optimizer):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..checks import require_range
 from ..isometry import effective_rank
-from ..specs import require_range
 from .attached import Attached, Baseline, require_positive
 
 

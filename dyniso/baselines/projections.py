@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..checks import require, require_range
 from ..optim import isometry_step
-from ..specs import require, require_range
 from .attached import Attached, Baseline, require_elementwise, require_positive
 from .penalties import SpectralPenalty
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import require, require_range
 from ..dormancy import dormancy_score
-from ..specs import require, require_range
 from .attached import Attached, Baseline, require_elementwise, require_positive
 
 

@@ -1,0 +1,74 @@
+"""One way to refuse: the message names the value, what is allowed, and the nearest name. Standard library only."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+
+class MissingExtraError(ImportError, ValueError):
+    """A package of an optional extra is not installed; the message is one line that names the extra."""
+
+
+def require_extra(extra: str, *packages: str) -> None:
+    """Raise MissingExtraError, naming the extra that brings them, unless every package can be found.
+
+    >>> require_extra("study", "json")
+    """
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingExtraError(
+            f"{', '.join(missing)} not installed; pip install 'dyniso[{extra}]' brings what is needed"
+        )
+
+
+def nearest(value: object, allowed: Iterable[object]) -> str:
+    """One phrase for an error message: what is allowed, and the nearest name if there is one.
+
+    >>> nearest("smok", ["smoke", "check"])
+    "allowed are 'smoke', 'check'; did you mean 'smoke'?"
+    """
+    names = [str(a) for a in allowed]
+    hint = difflib.get_close_matches(str(value), names, 1)
+    return "allowed are " + ", ".join(map(repr, names)) + (f"; did you mean {hint[0]!r}?" if hint else "")
+
+
+def require(name: str, value: Any, allowed: Iterable[Any]) -> None:
+    """Raise ValueError naming field, value and what is allowed, unless `value` is one of `allowed`.
+
+    >>> require("tier", "smok", ["smoke", "check"])
+    Traceback (most recent call last):
+    ValueError: tier='smok'; allowed are 'smoke', 'check'; did you mean 'smoke'?
+    """
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}; {nearest(value, allowed)}")
+
+
+def require_keys(where: str, given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise ValueError for the first key that is not allowed, with the nearest one that is.
+
+    >>> require_keys("redo", ["treshold"], ["threshold", "every"])
+    Traceback (most recent call last):
+    ValueError: redo has no 'treshold'; allowed are 'threshold', 'every'; did you mean 'threshold'?
+    """
+    allowed = list(allowed)
+    for key in given:
+        if key not in allowed:
+            raise ValueError(f"{where} has no {key!r}; {nearest(key, allowed)}")
+
+
+def require_range(name: str, value: Any, low: float, high: float = float("inf"), kind: type = int) -> None:
+    """Raise ValueError unless `value` is a number of `kind` (int or float; numpy's count too) in [low, high].
+
+    >>> require_range("seeds", 0, 1)
+    Traceback (most recent call last):
+    ValueError: seeds=0; it must be a whole number from 1 to inf
+    """
+    fits = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if not fits or not low <= value <= high or value == float("inf"):
+        what = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name}={value!r}; it must be {what} from {low} to {high}")

@@ -1,0 +1,87 @@
+"""What the paper claims, what we measured, and the verdict that follows; no torch.
+
+A claim names the experiments that it is judged on, and an effect: a function from the stored runs of one experiment to
+one number a seed (on games one a game and seed), signed so that it predicts more than `threshold`. In each experiment
+the mean over seeds (the interquartile mean over games and seeds) has a 95 % bootstrap interval, and it speaks
+
+    for        if the whole interval lies above the threshold
+    against    if the whole interval lies below it
+    undecided  otherwise
+
+The verdict is
+
+    reproduced  if all experiments speak for the claim
+    not         if all speak against it
+    partly      in any other case
+    not run     if in one of the experiments a table, method, seed or number is missing or was made with other settings,
+                or there are fewer than MIN_SEEDS seeds, whatever the other experiments say
+
+Beside the verdict stands the mean over all experiments as strata, with a stratified bootstrap interval; it decides
+nothing. How well a task goes is one score for classification and regression (`dyniso.report.claims.runs`). A
+diverged run has the worst value of its metric (`WORST`), is never left out, and is named in the reason. A verdict
+speaks of its scale alone. With four seeds the interval is too narrow: it clears a threshold where all four seeds do, at
+times where three do. A statement says who claims or asks what, so that it is true whatever the verdict.
+
+A new stream of the supervised suite is judged by itself (`names.SUITE`); any other experiment is where its name is
+added to a tuple of `names`. Sequences of games have claims of their own (`games`), and a score that a fresh agent
+measures (`game_runs`).
+"""
+
+from __future__ import annotations
+
+import functools
+
+from ...checks import require
+from . import game_runs
+from .comparisons import COMPARISONS
+from .games import GAMES
+from .learning import LEARNING
+from .mechanism import MECHANISM
+from .runs import SCORE, WORST, NotRunError, Runs, Stored
+from .show import as_record, as_rows, lines
+from .verdict import KINDS, MIN_SEEDS, VERDICTS, Claim, Finding, Pooled, Verdict, find, judge
+
+__all__ = [
+    "CLAIMS",
+    "KINDS",
+    "MIN_SEEDS",
+    "SCORE",
+    "VERDICTS",
+    "WORST",
+    "Claim",
+    "Finding",
+    "NotRunError",
+    "Pooled",
+    "Runs",
+    "Verdict",
+    "as_record",
+    "as_rows",
+    "effect",
+    "find",
+    "judge",
+    "judge_all",
+    "lines",
+]
+
+CLAIMS: tuple[Claim, ...] = (*LEARNING, *COMPARISONS, *MECHANISM, *GAMES)
+
+
+def effect(id: str, stored: Stored) -> tuple[float, float, float]:
+    """Effect of a registered claim on one experiment's numbers, with the ends of its interval.
+
+    Raises:
+        ValueError: no claim of that id. NotRunError: a number is missing.
+    """
+    require("claim", id, [claim.id for claim in CLAIMS])
+    found = find(next(claim for claim in CLAIMS if claim.id == id), stored)
+    return found.effect, found.low, found.high
+
+
+def judge_all(tier: str = "check") -> list[tuple[Claim, Verdict]]:
+    """Every registered claim with its verdict; each table is read once.
+
+    Raises:
+        ValueError: an unknown tier.
+    """
+    read = functools.cache(game_runs.read)
+    return [(claim, judge(claim, tier, read)) for claim in CLAIMS]

@@ -1,0 +1,60 @@
+"""Claims and verdicts as lines of text and as records for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ...stats import with_interval
+from .verdict import Claim, Finding, Pooled, Verdict
+
+INDENT = " " * 12
+
+
+def as_record(claim: Claim, verdict: Verdict) -> dict[str, Any]:
+    """Everything about a claim and its verdict that JSON can hold; numbers are None where it was not run."""
+    return asdict(claim) | asdict(verdict) | {"scale": verdict.scale}
+
+
+def lines(claim: Claim, verdict: Verdict, verbose: bool = False) -> list[str]:
+    """One line: verdict, effect with its 95 % interval, reason, scale, statement; if verbose then one an experiment."""
+    v = verdict
+    shown = ""
+    if v.effect is not None and v.low is not None and v.high is not None:
+        pooled = f", mean of {len(v.findings)} experiments {numbers(v.pooled)}" if v.pooled else ""
+        shown = f"{with_interval(v.effect, v.low, v.high, '+.3f')} {v.unit} in {v.where}{pooled}; "
+    line = f"{v.verdict:10}  {claim.id}: {shown}{v.reason}; {v.scale}. {claim.statement}"
+    return [line, *(experiment_line(claim, v, name) for name in claim.experiments)] if verbose else [line]
+
+
+def as_rows(judged: Sequence[tuple[Claim, Verdict]]) -> list[dict[str, str]]:
+    """For a table in Markdown: each claim; its verdict with the least and the pooled effect, or why there is none."""
+    return [{"claim": c.statement, "verdict and effect": f"**{v.verdict}**, {short(v)}"} for c, v in judged]
+
+
+def short(verdict: Verdict) -> str:
+    """The effect in the experiment that speaks least for the claim, and over all if there are several."""
+    if verdict.effect is None:
+        return verdict.reason
+    assert verdict.low is not None and verdict.high is not None
+    least = with_interval(verdict.effect, verdict.low, verdict.high)
+    where = f" in {verdict.where}" if len(verdict.findings) > 1 else ""
+    return least + where + (f"; over all {verdict.pooled.effect:+.2f}" if verdict.pooled else "")
+
+
+def experiment_line(claim: Claim, verdict: Verdict, name: str) -> str:
+    """What one experiment says about a claim, or why it says nothing."""
+    if name in verdict.missing:
+        return f"{INDENT}{'missing':9}  {name}: {verdict.missing[name]}"
+    f = next(f for f in verdict.findings if f.experiment == name)
+    counted = f"{f.improved * len(f.values):g} of {len(f.values)}"
+    above = f"{counted} {'seeds of games' if len(f.values) > f.seeds else 'seeds'} above {claim.threshold:g}"
+    diverged = f"; diverged: {'; '.join(f.diverged)}" if f.diverged else ""
+    size = f"{f.length}, net {f.net}; {f.hardware}, commit {f.commit}"
+    return f"{INDENT}{f.side:9}  {name}: {numbers(f)} {claim.unit}, {above}{diverged}; {size}"
+
+
+def numbers(found: Finding | Pooled) -> str:
+    """Effect and interval."""
+    return with_interval(found.effect, found.low, found.high, "+.3f")

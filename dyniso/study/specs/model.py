@@ -1,0 +1,294 @@
+"""What an experiment is made of: frozen specs that check their values, and the digest that names a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+from ...checks import require, require_range
+
+TIERS = ("smoke", "check", "paper")  # seconds, minutes on 2 cores, a GPU
+STREAMS = {  # kind -> outputs of the net on it; None: the classes of the data set
+    "random_labels": 10,
+    "shuffled_labels": None,
+    "permuted_pixels": None,
+    "shuffled_classes": None,
+    "class_pairs": 2,
+    "slow_regression": 1,
+}
+BITS = "bits"  # the data set of slow_regression: made by `dyniso.study.streams`, not loaded
+SCALES = ("standard", "symmetric")  # zero mean and unit variance; linear from 0..255 to -1..1
+OPTIMIZERS = ("adam", "adamw", "sgd", "adamo", "muon", "upgd")
+NORMS = ("none", "layernorm", "layernorm_fixed")
+MEASURES = {  # costly ones (dyniso.study.probes says what they hold)
+    "kernel": "before every task",
+    "kernel_ends": "before the first and the last task",
+    "lens": "after the last task",
+}
+BASELINES = (  # dyniso.baselines has one class for each
+    "l2",
+    "l2_init",
+    "spectral_penalty",
+    "parseval",
+    "feature_rank",
+    "churn",
+    "redo",
+    "continual_backprop",
+    "shrink_perturb",
+    "reset",
+    "fire",
+    "norm_projection",
+    "row_norm",
+    "spectral_norm",
+    "weight_clipping",
+    "isometry",
+)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A sequence of tasks. Tasks are drawn by `dyniso.study.streams`, as functions of (stream, seed, task)."""
+
+    kind: str = "random_labels"
+    dataset: str = "mnist-small"
+    samples: int = 1200  # images a task
+    tasks: int = 10
+    pool: int | None = None  # images are averaged over pool x pool pixels first
+    scale: str | None = None  # of pixels, one of SCALES; None is "standard"
+    transition: float | None = None  # share of a task's steps in which samples of the task before it fade out
+
+    def __post_init__(self) -> None:
+        require("stream.kind", self.kind, STREAMS)
+        require_range("stream.samples", self.samples, 1)
+        require_range("stream.tasks", self.tasks, 1)
+        if (self.kind == "slow_regression") != (self.dataset == BITS):
+            raise ValueError(f"stream.dataset={self.dataset!r} with kind={self.kind!r}; {BITS!r} is slow_regression's")
+        if self.pool is not None:
+            require_range("stream.pool", self.pool, 2)
+        if self.scale is not None:
+            require("stream.scale", self.scale, SCALES)
+        if self.transition is not None:
+            require_range("stream.transition", self.transition, 0, 1, kind=float)
+
+    def outputs(self, classes: int) -> int:
+        """Outputs of a net on this stream, for a data set of that many classes."""
+        return STREAMS[self.kind] or classes
+
+    @property
+    def is_regression(self) -> bool:
+        return self.kind == "slow_regression"
+
+    @property
+    def score(self) -> str:
+        """The metric that says how well a task went while it was learned."""
+        return "online_loss" if self.is_regression else "online_accuracy"
+
+
+@dataclass(frozen=True)
+class Net:
+    """The net that all methods of an experiment share, but for activation and norm: an MLP, or a CNN with channels."""
+
+    width: int = 128
+    depth: int = 4  # hidden linear layers
+    bias: bool = True
+    init: str = "orthogonal"
+    gain: float = 1.0
+    channels: tuple[int, ...] = ()  # of 3 x 3 convolutions before the linear layers, each on half the pixels
+
+    def __post_init__(self) -> None:
+        require_range("net.width", self.width, 2)
+        require_range("net.depth", self.depth, 0 if self.channels else 1)
+        for count in self.channels:
+            require_range("net.channels", count, 1)
+        require("net.bias", self.bias, (True, False))
+        require("net.init", self.init, ("orthogonal", "kaiming", "default"))
+        require_range("net.gain", self.gain, 0, kind=float)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One arm: optimizer, activation and their settings. `name` is its key, `label` what figures print."""
+
+    name: str
+    label: str
+    optimizer: str = "adam"
+    activation: str = "relu"
+    lr: float = 1e-3
+    isometry_strength: float = 0.0
+    isometry_every: int = 1
+    coupled: bool = False
+    baseline: str | None = None  # a method of dyniso.baselines on top of the optimizer
+    settings: tuple[tuple[str, Any], ...] = ()  # its fields that are not at their defaults
+    norm: str | None = None  # before every activation
+    weight_decay: float | None = None  # torch's, in the optimizer; decoupled with "adamw"
+    decoupled_weight_decay: bool | None = None  # with "adamo" only
+    clip_norm: float | None = None  # global norm of the task gradient, one run at a time
+    schedule: str | None = None  # "cosine": from lr to 0 within each task
+    parametrization: str | None = None  # "newton_schulz": hidden weights orthogonal by construction
+    reset_optimizer: bool | None = None  # clear the optimizer's state at every task boundary
+    bias: bool | None = None  # in games: whether linear layers have one; None is yes
+
+    def __post_init__(self) -> None:
+        require(f"{self.name}.optimizer", self.optimizer, OPTIMIZERS)
+        for field_name, allowed in (
+            ("baseline", BASELINES),
+            ("norm", NORMS),
+            ("schedule", ("cosine",)),
+            ("parametrization", ("newton_schulz",)),
+        ):
+            if getattr(self, field_name) is not None:
+                require(f"{self.name}.{field_name}", getattr(self, field_name), allowed)
+        if self.settings and self.baseline is None:
+            raise ValueError(f"{self.name}.settings={dict(self.settings)}; they need a baseline")
+        for field_name in ("weight_decay", "clip_norm"):
+            if getattr(self, field_name) is not None:
+                require_range(f"{self.name}.{field_name}", getattr(self, field_name), 0, kind=float)
+        if self.decoupled_weight_decay and self.optimizer != "adamo":
+            raise ValueError(f"{self.name}.decoupled_weight_decay is for 'adamo'; use optimizer='adamw'")
+        require(f"{self.name}.activation", self.activation, ("relu", "maxmin", "abs", "crelu", "tanh", "leaky_relu"))
+        require_range(f"{self.name}.lr", self.lr, 0, kind=float)
+        require_range(f"{self.name}.isometry_strength", self.isometry_strength, 0, kind=float)
+        require_range(f"{self.name}.isometry_every", self.isometry_every, 1)
+        require(f"{self.name}.coupled", self.coupled, (True, False))
+        require(f"{self.name}.reset_optimizer", self.reset_optimizer, (True, False, None))
+        require(f"{self.name}.bias", self.bias, (True, False, None))
+        if self.optimizer != "adamo" and (self.isometry_strength or self.coupled or self.isometry_every != 1):
+            raise ValueError(
+                f"{self.name}: an isometry setting has no effect with optimizer={self.optimizer!r}; use 'adamo'"
+            )
+        c = self.lr * self.isometry_strength * self.isometry_every
+        if not self.coupled and c >= 0.25:
+            raise ValueError(f"{self.name}: lr * isometry_strength * isometry_every = {c:.4g}; it must be below 1/4")
+
+
+AnyExperiment = TypeVar("AnyExperiment", bound="Comparison")
+
+
+class Comparison:
+    """What every experiment is: named arms under several seeds. Frozen dataclasses derive from it."""
+
+    name: str
+    title: str
+    tier: str
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    sources: tuple[tuple[str, str], ...]
+
+    def check_arms(self) -> None:
+        """Raise ValueError for an unknown tier, no or repeated methods, and bad seeds."""
+        require("tier", self.tier, TIERS)
+        names = [m.name for m in self.methods]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"methods={names}; they need at least one name, each once")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={self.seeds}; they must be distinct whole numbers, at least one")
+        for seed in self.seeds:
+            require_range("seed", seed, 0, 2**32 - 1)
+
+    def method(self, name: str) -> Method:
+        """The method of that name; ValueError with the nearest name otherwise."""
+        require("method", name, [m.name for m in self.methods])
+        return next(m for m in self.methods if m.name == name)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks a run goes through."""
+        raise NotImplementedError
+
+    @property
+    def score(self) -> str:
+        """The metric that says how well a task went while it was learned."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> str:
+        """Net, length and batch in one phrase."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Experiment(Comparison):
+    """A comparison: one stream and net, several methods, several seeds."""
+
+    name: str
+    title: str
+    tier: str
+    stream: Stream
+    net: Net
+    methods: tuple[Method, ...]
+    steps_per_task: int
+    batch: int
+    seeds: tuple[int, ...] = (0, 1)
+    probe: int = 256  # images of the current task on which activations are read
+    measures: tuple[str, ...] = ()  # costly ones, of MEASURES
+    threshold: float | None = None  # of accuracy, for the number of steps until it is reached
+    sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (field, where its value comes from)
+
+    def __post_init__(self) -> None:
+        self.check_arms()
+        require_range("steps_per_task", self.steps_per_task, 1)
+        require_range("batch", self.batch, 1, self.stream.samples)
+        require_range("probe", self.probe, 1, self.stream.samples)
+        for measure in self.measures:
+            require("measures", measure, MEASURES)
+        for method in self.methods:
+            if method.bias is not None:
+                raise ValueError(f"{method.name}.bias={method.bias}; it is for games, streams have net.bias")
+        if self.threshold is not None:
+            require_range("threshold", self.threshold, 0, 1, kind=float)
+        if self.stream.is_regression and (self.threshold is not None or self.measures or self.net.channels):
+            raise ValueError("slow_regression has neither classes nor images; leave out threshold, measures, channels")
+
+    @property
+    def tasks(self) -> int:
+        return self.stream.tasks
+
+    @property
+    def score(self) -> str:
+        return self.stream.score
+
+    @property
+    def size(self) -> str:
+        layers = [*map(str, self.net.channels), f"{self.net.depth} x {self.net.width}"]
+        return f"{' + '.join(layers)}, {self.tasks} tasks x {self.steps_per_task} steps x batch {self.batch}"
+
+
+def with_seeds(experiment: AnyExperiment, count: int) -> AnyExperiment:
+    """The same experiment with the first of its seeds, and beyond them those that follow its last.
+
+    So stored runs are found again where a spec does not begin at seed 0, as the sweeps and the games at tier paper.
+    """
+    require_range("seeds", count, 1, 10_000)
+    following = range(max(experiment.seeds) + 1, max(experiment.seeds) + 1 + count)
+    return replace(experiment, seeds=(*experiment.seeds, *following)[:count])  # type: ignore[type-var]
+
+
+def only_methods(experiment: AnyExperiment, names: Iterable[str]) -> AnyExperiment:
+    """The same experiment with some of its methods, in the order given."""
+    return replace(experiment, methods=tuple(experiment.method(name) for name in names))  # type: ignore[type-var]
+
+
+def present(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are used: neither None nor ()."""
+    return {key: value for key, value in fields.items() if value is not None and value != ()}
+
+
+def digest(experiment: Comparison, method: Method) -> str:
+    """Sixteen hex digits that name one run's settings, whatever its seed and the company it runs in.
+
+    A field that is None or () is left out, at any level, so a later field with such a default renames no stored run.
+
+    >>> adam = Method("adam", "Adam")
+    >>> e = Experiment("tiny", "two tasks", "smoke", Stream(tasks=2), Net(), (adam,), steps_per_task=9, batch=8)
+    >>> digest(e, adam) == digest(with_seeds(e, 7), adam)
+    True
+    """
+    settings = asdict(experiment)  # type: ignore[call-overload]
+    for left_out in ("methods", "seeds", "sources", "title", "tier"):
+        del settings[left_out]
+    settings["method"] = {k: v for k, v in asdict(method).items() if k not in ("name", "label")}
+    settings = {k: present(v) if isinstance(v, dict) else v for k, v in present(settings).items()}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,221 @@
+"""Several nets of one shape as one: stacked parameters, one forward pass, one optimizer, one method on top."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.utils import parametrize
+
+from .. import baselines
+from ..dormancy import ACTIVATION_TYPES, units_last
+from ..isometry import as_matrix
+from ..optim import AdamO, isometry_groups
+from .specs import Method
+
+WEIGHTED = (nn.Linear, nn.Conv2d)
+
+
+class Run(NamedTuple):
+    """One arm of an experiment under one seed."""
+
+    method: Method
+    seed: int
+
+
+class Stack:
+    """Several nets of one shape as one: parameters (runs, ...), and the forward map over all of them.
+
+    The nets stay ordinary modules; their layers are applied to all runs at once. Linear layers take one batched product
+    with the bias inside (vmap's own rule splits it into four operations), convolutions go the faster way of two
+    (`convolve`), activations work on any leading axes, and every other layer goes through `torch.func.vmap`.
+
+    Args:
+        nets: Sequential modules of one architecture.
+        device: where the stacked parameters live.
+    Raises:
+        ValueError: no nets, or one that is no `nn.Sequential`.
+    """
+
+    def __init__(self, nets: list[nn.Sequential], device: torch.device):
+        if not nets or not all(isinstance(net, nn.Sequential) for net in nets):
+            raise ValueError(f"a stack needs nn.Sequential nets; got {[type(net).__name__ for net in nets]}")
+        stacked, _ = stack_module_state(nets)
+        self.template = nets[0].to(device)
+        self.params = {name: p.detach().to(device).requires_grad_() for name, p in stacked.items()}
+
+        self.layers = [
+            (layer, {key: self.params[f"{name}.{key}"] for key, _ in layer.named_parameters()})
+            for name, layer in self.template.named_children()
+        ]
+
+    def __call__(self, x: Tensor, seen: list[Tensor] | None = None, columns: Tensor | None = None) -> Tensor:
+        """Outputs (runs, batch, outputs) for inputs (runs, batch, features).
+
+        Args:
+            seen: activations are appended to it as (runs, samples, units): a channel is a unit, seen at every position.
+            columns: which features of the first linear layer the inputs are, (runs, features given); the others are 0.
+        """
+        for layer, params in self.layers:
+            if columns is not None and isinstance(layer, nn.Linear):
+                W = params["weight"]
+                params = params | {"weight": W.gather(2, columns[:, None].expand(-1, W.shape[1], -1))}
+                columns = None
+            x = apply_stacked(layer, params, x)
+            if seen is not None and isinstance(layer, ACTIVATION_TYPES):
+                seen.append(units_last(x, batch_dims=1))
+        return x
+
+    def finite(self) -> Tensor:
+        """Which runs have only finite parameters, shape (runs,), bool."""
+        return torch.stack([torch.isfinite(p).flatten(1).all(1) for p in self.params.values()]).all(0)
+
+    @torch.no_grad()
+    def give_up(self, runs: list[int]) -> None:
+        """Make the parameters of runs that have diverged NaN, so that they are recorded as such and harm no other."""
+        for p in self.params.values():
+            p[runs] = torch.nan
+
+    def regularised(self) -> list[str]:
+        """Names of the weights that AdamO pulls: hidden matrices, not the head."""
+        pulled = {id(p) for p in isometry_groups(self.template)[0]["params"]}
+        return [name for name, p in self.template.named_parameters() if id(p) in pulled]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every weight matrix (runs, out, in) as the forward pass uses it, by name; kernels as (runs, out, in k k)."""
+        found = {}
+        for name, layer in self.template.named_children():
+            if parametrize.is_parametrized(layer, "weight"):
+                held = {"original": self.params[f"{name}.parametrizations.weight.original"]}
+                build = layer.get_submodule("parametrizations.weight")
+                found[f"{name}.weight"] = vmap(lambda p, b=build: functional_call(b, p, ()))(held)
+            elif isinstance(layer, WEIGHTED):
+                found[f"{name}.weight"] = as_matrix(self.params[f"{name}.weight"], batch_dims=1)
+        return found
+
+    def single(self, run: int) -> nn.Sequential:
+        """One run as a net of its own, in float64 and without parametrizations: for instruments, not for training."""
+        weights = self.weights()
+        plain: dict[str, nn.Module] = {}
+        for name, layer in self.template.named_children():
+            own = {key: self.params[f"{name}.{key}"][run].detach() for key, _ in layer.named_parameters()}
+            if isinstance(layer, nn.Linear):
+                own = {"weight": weights[f"{name}.weight"][run].detach()} | {
+                    k: p for k, p in own.items() if k == "bias"
+                }
+                plain[name] = nn.Linear(layer.in_features, layer.out_features, bias="bias" in own)
+            else:
+                plain[name] = copy.deepcopy(layer)
+            plain[name].load_state_dict(own)
+        return nn.Sequential(OrderedDict(plain)).to(next(iter(weights.values())).device).double()
+
+    def linear_maps(self) -> list[baselines.Layer]:
+        """Weight and bias of every linear layer and convolution, in order of the forward pass."""
+        return [
+            baselines.Layer(name, self.params[f"{name}.weight"], self.params.get(f"{name}.bias"))
+            for name, layer in self.template.named_children()
+            if isinstance(layer, WEIGHTED)
+        ]
+
+    def attach(self, method: Method, optimizer: Any, seeds: list[int]) -> baselines.Attached:
+        """The baseline of a method at work on the stacked parameters."""
+        baseline = baselines.make(method.baseline or "", **dict(method.settings))
+        elementwise = baselines.is_elementwise(self.template)
+        return baselines.Attached(baseline, self.linear_maps(), optimizer, self, seeds, 1, elementwise)
+
+    def optimizer(self, runs: list[Run]) -> Any:
+        """The optimizer of a group of runs."""
+        return make_optimizer(runs, self.params, self.regularised)
+
+    def clip(self, norm: float) -> None:
+        """Scale the gradients of each run down to a global norm, as `torch.nn.utils.clip_grad_norm_` does for one."""
+        clip_norm(self.params.values(), norm)
+
+
+def make_optimizer(
+    runs: list[Run], params: Mapping[str, Tensor], pulled_by: Callable[[], Collection[str]], **adam: Any
+) -> Any:
+    """The optimizer of stacked runs: settings shared but for the isometry strength, which is one value a run.
+
+    Args:
+        params: of all runs, each (runs, ...).
+        pulled_by: names those that AdamO and Muon take; asked only by these.
+        adam: options of torch's Adam for the methods that use it, e.g. eps.
+    """
+    method = runs[0].method
+    everything = list(params.values())
+    decay = method.weight_decay or 0.0
+    adam |= dict(lr=method.lr, weight_decay=decay, fused=True)
+    if method.optimizer == "adamw":
+        return torch.optim.AdamW(everything, **adam)
+    if method.optimizer == "sgd":
+        return torch.optim.SGD(everything, lr=method.lr, weight_decay=decay)
+    if method.optimizer == "upgd":
+        generators = [torch.Generator(everything[0].device).manual_seed(run.seed) for run in runs]
+        return baselines.UPGD(everything, method.lr, weight_decay=decay, generators=generators, batch_dims=1)
+    strengths = [run.method.isometry_strength for run in runs]
+    if method.optimizer != "muon" and not any(strengths):
+        return torch.optim.Adam(everything, **adam)
+    names = pulled_by()
+    pulled = [params[n] for n in names]
+    rest = [p for n, p in params.items() if n not in names]
+    if method.optimizer == "muon":  # ten times the learning rate of the Adam beside it
+        muon = baselines.PerRun(pulled, lambda ps: torch.optim.Muon(ps, lr=10 * method.lr, weight_decay=decay))
+        return baselines.Several(muon, torch.optim.Adam(rest, **adam))
+    per_run = torch.tensor(strengths, device=everything[0].device)
+    return AdamO(
+        [{"params": pulled, "isometry_strength": per_run}, {"params": rest, "isometry_strength": 0.0}],
+        isometry_every=method.isometry_every,
+        coupled=method.coupled,
+        batch_dims=1,
+        decoupled_weight_decay=bool(method.decoupled_weight_decay),
+        **adam,
+    )
+
+
+@torch.no_grad()
+def clip_norm(params: Iterable[Tensor], norm: float) -> None:
+    """Scale the gradients of each run, over all of its parameters (runs, ...), down to a global norm."""
+    grads = [p.grad for p in params if p.grad is not None]
+    size = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
+    factor = (norm / (size + 1e-6)).clamp_max(1)
+    for g in grads:
+        g.mul_(factor.reshape(-1, *[1] * (g.ndim - 1)))
+
+
+def apply_stacked(layer: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
+    """One layer of every run, (runs, batch, ...) -> (runs, batch, ...), with its parameters stacked (runs, ...)."""
+    if isinstance(layer, nn.Linear) and "weight" in params:
+        W = params["weight"]  # as the first factor its gradient comes in W's own layout, and is not copied once more
+        return (torch.baddbmm(params["bias"][..., None], W, x.mT) if "bias" in params else W @ x.mT).mT
+    if isinstance(layer, nn.Conv2d) and "weight" in params and layer.padding_mode == "zeros":
+        return convolve(layer, x, params["weight"], params.get("bias"), in_groups=x.is_cuda)
+    if isinstance(layer, ACTIVATION_TYPES) and not params:
+        return layer(x)
+    return vmap(lambda p, h: functional_call(layer, p, (h,)))(params, x)
+
+
+def convolve(layer: nn.Conv2d, x: Tensor, W: Tensor, b: Tensor | None, in_groups: bool) -> Tensor:
+    """A convolution of every run, (runs, batch, channels, rows, columns), with its settings from `layer`.
+
+    Args:
+        W, b: kernels and biases, stacked (runs, ...).
+        in_groups: all runs in one call, side by side as groups, which saves launches on a GPU; otherwise one by one,
+            which is faster on a CPU (benchmarks/stacked_runs.py).
+    """
+    convolution = functools.partial(
+        nn.functional.conv2d, stride=layer.stride, padding=layer.padding, dilation=layer.dilation
+    )
+    runs = len(x)
+    if not in_groups:
+        each = zip(x, W, [None] * runs if b is None else list(b), strict=True)
+        return torch.stack([convolution(*own, groups=layer.groups) for own in each])
+    side_by_side, bias = x.transpose(0, 1).flatten(1, 2), None if b is None else b.flatten()
+    z = convolution(side_by_side, W.flatten(0, 1), bias, groups=runs * layer.groups)
+    return z.unflatten(1, (runs, -1)).transpose(0, 1)

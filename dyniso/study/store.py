@@ -1,0 +1,255 @@
+"""Results: one parquet file a run, whole or not at all, with what produced it inside; compact tables for the book.
+
+Long form, one row a number: experiment, tier, method, seed, task, layer, metric, value. Read with duckdb, no torch.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+
+from .. import __version__
+from . import sources
+from .sources import PACKAGE
+from .specs import Comparison, GameExperiment, Method, digest
+
+COLUMNS = ["experiment", "tier", "method", "seed", "task", "layer", "metric", "value"]
+RUN_COLUMNS = ["digest", "commit", "torch", "hardware", "wall_s", "stacked_runs"]  # provenance kept by compact tables
+TRAINERS = {False: "dyniso.study.train", True: "dyniso.study.rl.train"}  # of streams, of games
+NOT_TRAINING = (  # reached by what trains, and without a say in its numbers: settings have a digest of their own
+    "dyniso.study.specs",
+    "dyniso.study.specs.",
+    "dyniso.study.store",
+    "dyniso.study.checkpoint",
+    "dyniso.study.sources",
+    "dyniso.checks",
+)
+
+
+class UnusableError(ValueError):
+    """A stored file is damaged, or holds runs of other settings. The message names it and says what to do."""
+
+
+def results_folder() -> Path:
+    """Compact committed results: data/results of a checkout, or of the installed package."""
+    checkout = PACKAGE.parent / "data" / "results"
+    return checkout if checkout.exists() else PACKAGE / "_data" / "results"
+
+
+def runs_folder() -> Path:
+    """Where single runs go: $DYNISO_RUNS, or ./runs."""
+    return Path(os.environ.get("DYNISO_RUNS", "runs"))
+
+
+@functools.cache
+def code_digest(games: bool = False) -> str:
+    """Digest of the code that decides what a run computes; a run made by other code is not reused.
+
+    Args:
+        games: of a run on games, which more modules decide.
+    """
+    return sources.digest_of(sources.reach([TRAINERS[games]], without=NOT_TRAINING))
+
+
+def git(*arguments: str) -> str:
+    """Output of a git command in the source checkout, '' where there is none."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+@functools.cache
+def commit() -> str:
+    """Short commit of the source, with '+' where the library differs from it; 'unknown' outside git."""
+    head = os.environ.get("DYNISO_COMMIT") or (
+        git("ls-files", "__init__.py") and git("rev-parse", "--short=10", "HEAD")
+    )
+    return (head + ("+" if git("status", "--porcelain", "--", ".") else "")) if head else "unknown"
+
+
+def cpu_name() -> str:
+    """Model of the processor and number of usable cores, e.g. 'Intel(R) Xeon(R) CPU @ 2.80GHz, 2 cores'."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def provenance(hardware: str | None = None, games: bool = False) -> dict[str, str]:
+    """What produces results here and now: versions, commit, hardware, time (UTC)."""
+    return {
+        "commit": commit(),
+        "code": code_digest(games),
+        "dyniso": __version__,
+        "torch": importlib.metadata.version("torch"),
+        "python": platform.python_version(),
+        "hardware": hardware or cpu_name(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def run_path(folder: Path, experiment: Comparison, method: Method, seed: int) -> Path:
+    """One run's file; digests of settings and code in its name keep it apart from what others made."""
+    code = code_digest(isinstance(experiment, GameExperiment))
+    name = f"{method.name}-{seed}-{digest(experiment, method)}-{code[:8]}.parquet"
+    return folder / experiment.name / experiment.tier / name
+
+
+def require_writable(folder: Path) -> None:
+    """Raise OSError now, not after hours of training, if results cannot be written to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise OSError(f"cannot write to {folder}; set DYNISO_RUNS to a folder that can be written")
+
+
+def quoted(text: object) -> str:
+    """A SQL string literal."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def write_parquet(frame: pd.DataFrame, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a frame under a temporary name, flush it to disk, then rename: readers see all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    pairs = ", ".join(f"{quoted(k)}: {quoted(v)}" for k, v in (metadata or {}).items())
+    options = "FORMAT parquet, COMPRESSION zstd" + (f", KV_METADATA {{{pairs}}}" if pairs else "")
+    try:
+        with duckdb.connect() as db:
+            db.register("frame", frame)
+            db.execute(f"COPY (SELECT * FROM frame) TO {quoted(temporary)} ({options})")
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except duckdb.Error as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The key-value provenance inside a parquet file.
+
+    Raises:
+        UnusableError: the file is damaged or no parquet file; says to delete it and run again.
+    """
+    pairs = query(path, "key, value", "parquet_kv_metadata")
+    return {bytes(k).decode(): bytes(v).decode() for k, v in pairs.itertuples(index=False)}
+
+
+def query(path: Path, columns: str, function: str) -> pd.DataFrame:
+    """What a duckdb table function reads from one file; UnusableError where it cannot."""
+    literal = re.sub(r"([*?\[])", r"[\1]", str(path))  # duckdb would take a folder's [1] or * for a pattern
+    try:
+        with duckdb.connect() as db:
+            return db.execute(f"SELECT {columns} FROM {function}({quoted(literal)})").df()
+    except duckdb.Error as error:
+        raise UnusableError(f"{path} is damaged or no parquet file; delete it and run again") from error
+
+
+def write_run(
+    folder: Path, experiment: Comparison, method: Method, seed: int, rows: pd.DataFrame, made_by: dict[str, str]
+) -> Path:
+    """Store one finished run.
+
+    Args:
+        rows: columns task, layer, metric, value.
+        made_by: `provenance()` plus wall_s.
+    Returns:
+        The file written.
+    """
+    path = run_path(folder, experiment, method, seed)
+    frame = rows.assign(experiment=experiment.name, tier=experiment.tier, method=method.name, seed=seed)[COLUMNS]
+    facts = {**made_by, "digest": digest(experiment, method), "seed": str(seed), "spec": repr(experiment)}
+    write_parquet(frame, path, facts)
+    return path
+
+
+def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
+    """Rows of many runs in long form, with digest, commit, torch, hardware and wall_s of each run as columns.
+
+    No paths give no rows.
+
+    Raises:
+        FileNotFoundError: a run is missing (names it). UnusableError: a file is damaged.
+    """
+    missing = [p for p in paths if not p.exists()]
+    if missing:
+        raise FileNotFoundError(f"no stored run {missing[0]}; make it with `dyniso run`")
+    frames = [pd.DataFrame(columns=[*COLUMNS, *RUN_COLUMNS])] if not paths else []
+    for path in paths:
+        facts = read_metadata(path)
+        rows = query(path, "*", "read_parquet")
+        frames.append(rows.assign(**{name: facts.get(name, "") for name in RUN_COLUMNS}))
+    frame = pd.concat(frames, ignore_index=True)
+    return frame.assign(wall_s=pd.to_numeric(frame["wall_s"]))
+
+
+def experiment_paths(folder: Path, experiment: Comparison) -> list[Path]:
+    """The files of all runs of an experiment, methods by seeds."""
+    return [run_path(folder, experiment, m, s) for m in experiment.methods for s in experiment.seeds]
+
+
+def compact_path(experiment: Comparison) -> Path:
+    """The committed table of an experiment and tier."""
+    return results_folder() / f"{experiment.name}-{experiment.tier}.parquet"
+
+
+def compact(folder: Path, experiment: Comparison) -> Path:
+    """Join all runs of an experiment into its committed table (sorted, float32), and return its path."""
+    frame = read_runs(experiment_paths(folder, experiment)).sort_values(["method", "seed", "metric", "layer", "task"])
+    path = compact_path(experiment)
+    write_parquet(
+        frame.astype({"value": "float32"}), path, {"spec": repr(experiment), "runs": str(len(experiment.seeds))}
+    )
+    return path
+
+
+def read_compact(experiment: Comparison) -> pd.DataFrame:
+    """The committed rows of an experiment, only those whose settings are the present spec's.
+
+    Raises:
+        FileNotFoundError: no table, with the command that makes one.
+        UnusableError: the table is damaged, holds runs of other settings, or lacks some (names the methods).
+    """
+    path = compact_path(experiment)
+    if not path.exists():
+        command = f"dyniso run {experiment.name} --tier {experiment.tier} --compact"
+        raise FileNotFoundError(f"no stored results {path.name}; `{command}` makes them")
+    frame = query(path, "*", "read_parquet")
+    current = {m.name: digest(experiment, m) for m in experiment.methods}
+    stale = sorted({m for m, d in set(zip(frame["method"], frame["digest"], strict=True)) if current.get(m) != d})
+    if stale:
+        raise UnusableError(f"{path.name} holds runs of other settings for {stale}; run the experiment again")
+    kept = set(zip(frame["method"], frame["seed"], strict=True))
+    absent = [f"{m.name}, seed {s}" for m in experiment.methods for s in experiment.seeds if (m.name, s) not in kept]
+    if absent:
+        raise UnusableError(f"{path.name} lacks {len(absent)} runs, the first of {absent[0]}; run the experiment again")
+    return frame
+
+
+def hardware_of(frame: pd.DataFrame) -> str:
+    """The machines that made these rows, joined for a stamp."""
+    return "; ".join(sorted(frame["hardware"].unique()))
+
+
+def as_json(experiment: Comparison) -> str:
+    """The digests of an experiment's methods as JSON, for a stamp."""
+    return json.dumps({m.name: digest(experiment, m) for m in experiment.methods})

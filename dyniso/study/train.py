@@ -1,0 +1,284 @@
+"""The training loop of supervised streams, with all runs of a shape stacked on a leading axis.
+
+Runs (methods x seeds) that differ only in seed and isometry strength are trained together. Every method of a seed
+starts from the same weights and sees the same batches, so comparisons are paired.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .. import baselines, nets
+from ..optim import IsometryDivergenceError
+from . import probes
+from .checkpoint import Checkpoint
+from .instruments import (
+    Measures,
+    activation_measures,
+    each_run,
+    evaluate,
+    frames,
+    loss_and_hits,
+    run_norm,
+    steps_to,
+    weight_measures,
+)
+from .specs import Experiment, Method
+from .stack import Run, Stack
+from .streams import Source, TaskData, load_source, load_task, task_order
+
+KERNEL = 64  # inputs of the kernel that is measured before a task
+LENS = 16  # inputs whose Jacobians are formed after the last task
+BUDGETS = (20, 100)  # steps after which measure "kernel" looks at the loss of the task
+
+
+def make_net(experiment: Experiment, method: Method, seed: int, source: Source) -> nn.Sequential:
+    """The net of one run, on flat inputs; every method of a seed gets the same initial weights."""
+    net = experiment.net
+    options: dict[str, Any] = dict(bias=net.bias, norm=method.norm or "none", init=net.init, gain=net.gain, seed=seed)
+    if net.channels:
+        hidden = (net.width,) * net.depth
+        body = nets.cnn(
+            source.shape, source.outputs, net.channels, hidden, method.activation, downsample="unshuffle", **options
+        )
+        made = nn.Sequential(nn.Unflatten(1, source.shape), *body)
+    else:
+        features = math.prod(source.shape)
+        made = nets.mlp(features, source.outputs, net.width, net.depth, method.activation, **options)
+    if method.parametrization:
+        for layer in [m for m in made if isinstance(m, nn.Linear | nn.Conv2d)][:-1]:
+            nets.orthogonal(layer, method.parametrization)
+    return made
+
+
+class Trainer:
+    """What trains a group of runs: stacked nets, optimizer, and the method on top of it, if any."""
+
+    def __init__(self, experiment: Experiment, runs: list[Run], source: Source):
+        self.method = runs[0].method
+        nets_of_runs = [make_net(experiment, run.method, run.seed, source) for run in runs]
+        self.stack = Stack(nets_of_runs, source.inputs.device)
+        self.optimizer = self.stack.optimizer(runs)
+        self.attached: baselines.Attached | None = None
+        if self.method.baseline:
+            self.attached = self.stack.attach(self.method, self.optimizer, [run.seed for run in runs])
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def new_task(self) -> None:
+        """What happens at a task boundary, but before the first task."""
+        if self.method.reset_optimizer:
+            baselines.forget(self.optimizer)
+        if self.attached is not None:
+            self.attached.new_task()
+
+    def train(self, task: TaskData, order: Tensor, progress: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """Train every run on minibatches of one task.
+
+        Args:
+            order: positions of each minibatch, shape (steps, runs, batch).
+            progress: steps of this task done before and in all, for the schedule; None: this call is the task.
+        Returns:
+            Accuracy and loss before each update, shape (steps, runs).
+        """
+        done, total = progress or (0, len(order))
+        hits, losses = torch.empty(2, *order.shape[:2], device=order.device)
+        for step, positions in enumerate(order):
+            self.schedule((done + step) / total)
+            hits[step], losses[step] = self.update(*task.take(positions, done + step))
+        return hits, losses
+
+    def schedule(self, fraction: float) -> None:
+        """Set the learning rate for a fraction of the task done."""
+        if self.method.schedule == "cosine":
+            for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+                group["lr"] = rate * (1 + math.cos(math.pi * fraction)) / 2
+
+    def update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of every run; accuracy and task loss before it, shape (runs,)."""
+        seen: list[Tensor] | None = None if self.attached is None else []
+        losses, hits = loss_and_hits(self.stack(x, seen), y)
+        loss = losses.mean(1)
+        self.optimizer.zero_grad()
+        if self.attached is None:
+            loss.sum().backward()
+        else:
+            self.attached.inputs, self.attached.activations = x, seen or []
+            (loss + self.attached.penalty()).sum().backward()
+        if self.method.clip_norm is not None:
+            self.stack.clip(self.method.clip_norm)
+        self.step()
+        if self.attached is not None:
+            self.attached.after_step()
+        return hits.mean(1), loss.detach()
+
+    def step(self) -> None:
+        """One optimizer step; runs that diverge in it are given up one after another, the others go on."""
+        while True:
+            try:
+                return self.optimizer.step()
+            except IsometryDivergenceError as error:
+                self.stack.give_up(error.runs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while it trains; with it a new trainer of the same runs goes on bit for bit."""
+        attached = None if self.attached is None else self.attached.state_dict()
+        params = {name: p.detach() for name, p in self.stack.params.items()}
+        return {"params": params, "optimizer": self.optimizer.state_dict(), "attached": attached}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        for name, p in self.stack.params.items():
+            p.copy_(state["params"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.attached is not None:
+            self.attached.load_state_dict(state["attached"])
+
+
+def train_group(
+    experiment: Experiment,
+    runs: list[Run],
+    source: Source,
+    bar: tqdm | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> list[pd.DataFrame]:
+    """Train a group of runs that share shape and optimizer settings through all tasks.
+
+    Args:
+        runs: methods x seeds; their methods may differ in isometry strength only.
+        source: what the tasks draw from; its device trains.
+        checkpoint: where to save between tasks, and to go on from if something is saved there.
+    Returns:
+        One frame a run, columns task, layer, metric, value. Weight measures of task -1 are those at initialisation.
+    Raises:
+        OutOfTime: the checkpoint's deadline has passed.
+    """
+    trainer = Trainer(experiment, runs, source)
+    recorded: list[tuple[int, Measures]] = [(-1, weight_measures(trainer.stack))]
+    dead: list[Tensor] | None = None
+    first = 0
+    saved = checkpoint.load(source.inputs.device) if checkpoint else None
+    if saved:
+        trainer.load_state_dict(saved["trainer"])
+        first, recorded, dead = saved["tasks_done"], saved["recorded"], saved["dead"]
+    if bar is not None:
+        bar.update(first)
+    for index in range(first, experiment.stream.tasks):
+        found, dead = train_one(experiment, trainer, runs, source, index, dead)
+        recorded.append((index, found))
+        if bar is not None:
+            bar.update()
+        if checkpoint and index + 1 < experiment.stream.tasks:
+            now = {"tasks_done": index + 1, "recorded": recorded, "dead": dead}
+            checkpoint.after_part(lambda now=now: now | {"trainer": trainer.state_dict()})  # type: ignore[misc]
+    return frames(recorded, len(runs))
+
+
+def train_one(
+    experiment: Experiment,
+    trainer: Trainer,
+    runs: list[Run],
+    source: Source,
+    index: int,
+    dead_before: list[Tensor] | None,
+) -> tuple[Measures, list[Tensor]]:
+    """Train one task and measure; also which units are dead after it, layer by layer."""
+    seeds = [run.seed for run in runs]
+    task = load_task(experiment, seeds, index, source)
+    order = task_order(experiment, seeds, index).to(source.inputs.device)
+    if index:
+        trainer.new_task()
+    start = [p.detach().clone() for p in trainer.stack.params.values()]
+    found = train_measured(experiment, trainer, task, order, source, index)
+    found["", "update_norm"] = run_norm([p - q for p, q in zip(trainer.stack.params.values(), start, strict=True)])
+    probe = torch.arange(experiment.probe, device=source.inputs.device).expand(len(runs), -1)
+    of_activations, dead = activation_measures(trainer.stack, task.take(probe)[0], dead_before)
+    found |= of_activations | weight_measures(trainer.stack)
+    if "lens" in experiment.measures and index == experiment.stream.tasks - 1:
+        found |= each_run(trainer.stack, probes.lens, task.take(probe[:, :LENS])[0])
+    alive = trainer.stack.finite() & torch.isfinite(found["", "online_loss"])
+    # a diverged run is neither at chance level nor "0 % dead"
+    found = {key: torch.where(alive, value, torch.nan) for key, value in found.items()}
+    return found | {("", "diverged"): (~alive).float()}, dead
+
+
+def train_measured(
+    experiment: Experiment, trainer: Trainer, task: TaskData, order: Tensor, source: Source, index: int
+) -> Measures:
+    """Train one task; with measure "kernel", look at the net before, and at the loss before and after some steps."""
+    steps, done = len(order), 0
+    found: Measures = {}
+    parts: list[tuple[Tensor, Tensor]] = []
+    ends = "kernel_ends" in experiment.measures and index in (0, experiment.stream.tasks - 1)
+    if "kernel" in experiment.measures or ends:
+        found |= before_task(experiment, trainer, task, source)
+        for budget in [b for b in BUDGETS if b < steps]:
+            parts.append(trainer.train(task, order[done:budget], (done, steps)))
+            done = budget
+            found["", f"loss_after_{budget}"] = evaluate(trainer.stack, task)[1]
+    parts.append(trainer.train(task, order[done:], (done, steps)))
+    hits, losses = (torch.cat(part) for part in zip(*parts, strict=True))
+    found["", "online_loss"] = losses.mean(0)
+    accuracy, found["", "end_loss"] = evaluate(trainer.stack, task)
+    if not experiment.stream.is_regression:
+        found["", "online_accuracy"], found["", "end_accuracy"] = hits.mean(0), accuracy
+    if experiment.threshold is not None:
+        found["", "steps_to_threshold"] = steps_to(experiment.threshold, hits).float()
+    return found
+
+
+def before_task(experiment: Experiment, trainer: Trainer, task: TaskData, source: Source) -> Measures:
+    """The kernel on fixed inputs, and curvature and loss on the new task, before its first step."""
+    runs = len(task.rows)
+    fixed = task.images[task.rows[:, :KERNEL]] if task.permutation is None else source.inputs[:KERNEL]
+    found = each_run(trainer.stack, probes.kernel, fixed.expand(runs, -1, -1))
+    inputs, labels = task.take(torch.arange(experiment.probe, device=source.inputs.device).expand(runs, -1))
+    found |= each_run(trainer.stack, probes.curvature, inputs, labels)
+    found["", "loss_start"] = evaluate(trainer.stack, task)[1]
+    return found
+
+
+def bytes_a_run(experiment: Experiment, source: Source) -> int:
+    """Memory that one run of an experiment takes, roughly.
+
+    A run takes its parameters seven times (weight, gradient, two moments, the batch and step of the isometry pull, one
+    spare), the activations of a minibatch or probe four times, and its minibatches' indices.
+    """
+    widest = replace(experiment.methods[0], activation="crelu", norm=None, parametrization=None)
+    net = make_net(experiment, widest, 0, source)
+    x = source.inputs[:1].cpu()
+    units = 0
+    with torch.no_grad():
+        for layer in net:
+            x = layer(x)
+            units += x.numel()
+    samples = max(experiment.batch, experiment.probe, min(1000, experiment.stream.samples))
+    parameters = sum(p.numel() for p in net.parameters())
+    indices = 2 * experiment.steps_per_task * experiment.batch + 2 * experiment.stream.samples
+    return 4 * (7 * parameters + 4 * samples * units + indices)
+
+
+class StreamEngine:
+    """Trains groups of runs on one stream (see `dyniso.study.runner.Engine`).
+
+    Raises:
+        ValueError: the stream asks for more images than the data set has.
+        DataError: the data set is not there and cannot be fetched.
+    """
+
+    unit = "task"
+
+    def __init__(self, experiment: Experiment, device: torch.device):
+        self.experiment, self.source = experiment, load_source(experiment.stream, device)
+        self.bytes_a_run, self.parts = bytes_a_run(experiment, self.source), experiment.tasks
+
+    def train_group(self, runs: list[Run], bar: tqdm, checkpoint: Checkpoint) -> list[pd.DataFrame]:
+        """See `train_group`."""
+        return train_group(self.experiment, runs, self.source, bar, checkpoint)

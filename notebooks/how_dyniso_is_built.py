@@ -1,0 +1,708 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How dyniso is built
+#
+# **Question.** What happens between the line that declares an experiment and the curve in a figure, and where does
+# something new go in?
+#
+# **Why it matters.** A number is worth as much as the way it was made. If you can follow one run from its settings to
+# its plotted point, you can trust the other curves of this book, or find the step where they go wrong. The paper
+# links no code {cite:p}`rosseau2026`, so nothing on this page is its authors'; the design is ours.
+
+# %% tags=["parameters", "hide-input"]
+runs = 3  # 1..16: runs stacked in the check that a stack changes nothing
+steps = 4  # 1..32: training steps a task in the tiny experiment
+
+# %% tags=["hide-input"]
+import ast
+import os
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from textwrap import shorten
+from unittest import mock
+
+import matplotlib.pyplot as plt
+import networkx as nx
+import numpy as np
+import pandas as pd
+import torch
+
+from dyniso import cli
+from dyniso.study import data, runner, specs, store, streams, train
+from dyniso.report import figures
+from dyniso.report.notebook import claim, show, show_markdown, stamp
+from dyniso.study.sources import import_graph, imported_names
+from dyniso.study.stack import Run, Stack
+
+started = time.perf_counter()
+root = store.PACKAGE.parent
+
+
+def table(rows, *columns):
+    """Show rows as a Markdown table: the page's own style, on white and on dark."""
+    cells = [[f"{value:.6g}" if isinstance(value, float) else str(value) for value in row] for row in rows]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in (columns, [":--"] * len(columns), *cells))
+    show_markdown(text)
+
+
+# %% [markdown]
+# ## Modules import one way
+#
+# Each module does one job, and imports run from jobs that combine to jobs that stand alone. Training needs torch;
+# reading stored results, their statistics and their figures do not. So a laptop without torch redraws every figure.
+#
+# The graph below is read from the sources; a package of several modules is one box. A module counts as *torch* if
+# importing it imports torch, itself or through another module.
+
+# %% tags=["hide-input"]
+graph = nx.DiGraph([(m, n) for m, found in import_graph().items() for n in found])
+graph.add_nodes_from(import_graph())
+on_call = [(m, n) for m, found in sorted(import_graph(lazy=True).items()) for n in sorted(found)]
+sources = {m: store.PACKAGE.joinpath(*m.split(".")[1:]) for m in graph}
+sources = {m: path / "__init__.py" if path.is_dir() else path.with_suffix(".py") for m, path in sources.items()}
+
+
+def imports_torch(module):
+    """Whether a module's own import statements name torch."""
+    tree = ast.parse(sources[module].read_text(encoding="utf-8"))
+    return any(name.split(".")[0] == "torch" for name in imported_names(tree, module, lazy=False))
+
+
+direct = {m for m in graph if imports_torch(m)}
+with_torch = {m for m in graph if direct & ({m} | nx.descendants(graph, m))}
+
+
+# %% tags=["hide-input"]
+def box_of(m):
+    """The module, or the package that it is in."""
+    return ".".join(m.split(".")[:2])
+
+
+def between_boxes(pairs):
+    """Imports from one box into another, each once."""
+    return sorted({(box_of(m), box_of(n)) for m, n in pairs if box_of(m) != box_of(n)})
+
+
+drawn = nx.DiGraph(between_boxes(graph.edges))
+late_pairs = [pair for pair in between_boxes(on_call) if pair not in drawn.edges]
+orange_boxes = {box_of(m) for m in with_torch}
+layers = list(nx.topological_generations(drawn.reverse()))  # the first imports nothing
+place = {}
+
+
+def across(m):
+    """Where in its row: torch to the right; near what it imports; what is imported often towards the middle."""
+    below = [place[n][0] for n in drawn[m]]
+    often = drawn.in_degree(m) * (-1 if m in orange_boxes else 1)
+    return m in orange_boxes, round(np.mean(below), 1) if below else 0, often, m
+
+
+for height, layer in enumerate(layers):
+    x = np.linspace(-1, 1, len(layer)) * min(2.1 * (len(layer) - 1), 3)
+    place |= {m: (x[i], height) for i, m in enumerate(sorted(layer, key=across))}
+
+# %% tags=["hide-input"]
+figures.use_style()
+fig, ax = plt.subplots(figsize=(7, 6), layout="constrained")
+blue, orange = figures.palette(2)
+arrow = dict(arrowstyle="-|>", color=figures.INK, shrinkA=0, shrinkB=0, linewidth=1.2)
+for m, n in drawn.edges:
+    (x, y), (to, below) = place[m], place[n]
+    lean = np.clip(0.07 * (x - to), -0.25, 0.25)  # arrows arrive side by side on top of a box
+    ax.annotate("", (to + lean, below + 0.12), (x - lean, y - 0.12), arrowprops=arrow, zorder=1)
+late = arrow | dict(linestyle=":", connectionstyle="arc3,rad=-0.25", shrinkA=16, shrinkB=16)
+for m, n in late_pairs:
+    ax.annotate("", place[n], place[m], arrowprops=late, zorder=1)
+shape = {True: dict(facecolor=orange, boxstyle="round,pad=0.3"), False: dict(facecolor=blue, boxstyle="square,pad=0.3")}
+for m, (x, y) in place.items():
+    box = shape[m in orange_boxes] | dict(edgecolor="none")
+    ink = "black" if m in orange_boxes else "white"
+    ax.text(x, y, m.removeprefix("dyniso."), color=ink, ha="center", va="center", size=13.5, bbox=box, zorder=2)
+ax.set(xlim=(-3.5, 3.5), ylim=(-0.25, len(layers) - 0.75))
+ax.set_axis_off()
+edges = [(m, n, "import") for m, n in sorted(graph.edges)] + [(m, n, "call") for m, n in on_call]
+edges = pd.DataFrame(edges, columns=["importer", "imported", "when"])
+edges["importer_needs_torch"] = edges["importer"].isin(with_torch)
+show(
+    fig,
+    edges,
+    name="fig-module-graph",
+    caption="Modules and packages of dyniso; an arrow points from one to another that it imports. Blue squares import without "
+    "torch, orange rounded boxes need it. Dotted arrows are imports inside functions: they happen on a call, and so "
+    "the command line lists experiments without torch and loads it to train. `dyniso` itself holds the version.",
+    alt=f"Directed graph of {len(drawn)} modules and packages in {len(layers)} rows. All arrows of imports point downwards. specs, "
+    "store, stats, data, figures, returns, book and cli need no torch; runner, on top, trains by train and rl, which import "
+    "most of the torch side.",
+)
+
+# %% tags=["hide-input"]
+free = sorted(set(graph) - with_torch)
+claim(
+    "modules-imports-no-cycle",
+    f"{len(graph)} modules, {graph.number_of_edges()} imports, and no cycle.",
+    nx.is_directed_acyclic_graph(graph),
+)
+
+# %% [markdown]
+# The graph is a reading of source text, so a fresh interpreter checks it: it imports all blue modules and looks
+# whether torch is in memory; then it makes every import of torch fail and tries the others.
+
+# %%
+check = """
+import importlib, sys
+blue, orange = (names.split() for names in sys.argv[1:])
+for name in blue:
+    importlib.import_module(name)
+print("torch" in sys.modules)
+sys.modules["torch"] = None  # from here on, importing torch is an ImportError
+for name in orange:
+    try:
+        importlib.import_module(name)
+        print(name, "loaded")
+    except ImportError:
+        pass
+"""
+names = [" ".join(free), " ".join(sorted(with_torch))]
+call = [sys.executable, "-c", check, *names]
+done = subprocess.run(call, capture_output=True, text=True, check=True)
+said = done.stdout.splitlines()
+
+# %% tags=["hide-input"]
+claim(
+    "modules-import-without-loading",
+    f"{len(free)} modules import without loading torch: {', '.join(free)}.",
+    said[0] == "False",
+)
+claim("none-other", f"None of the other {len(with_torch)} can be imported where torch is missing.", said[1:] == [])
+lines = {m: len(path.read_text(encoding="utf-8").splitlines()) for m, path in sources.items()}
+longest = max(lines, key=lines.get)
+claim(
+    "modules-together",
+    f"All modules together have {sum(lines.values()):,} lines; the median is {np.median(list(lines.values())):.0f}, "
+    f"the longest, {longest}, has {lines[longest]}: each can be read in one sitting.",
+    lines[longest] < 700 and np.median(list(lines.values())) < 300,
+)
+
+# %% [markdown]
+# ## The life of one run
+#
+# We follow the smallest experiment worth the name through every station, in the order in which `dyniso.study.runner.run`
+# visits them. It trains in a fraction of a second, and its numbers mean nothing.
+#
+# ### Spec
+#
+# An experiment is a frozen value of `dyniso.study.specs`. A variant is a `replace` of a registered one, so it says only
+# what differs.
+
+# %%
+registered = specs.get("random_labels")
+experiment = replace(
+    registered,
+    stream=specs.Stream("random_labels", "mnist-small", samples=32, tasks=2),
+    net=specs.Net(width=8, depth=2),
+    methods=(registered.method("adam"), registered.method("adamo_0.1")),
+    steps_per_task=steps,
+    batch=8,
+    probe=16,
+    seeds=(0, 1),
+)
+adam, adamo = experiment.methods
+
+# %% [markdown]
+# ### Digest
+#
+# `dyniso.study.specs.digest` hashes the settings that decide what one run computes. It names the run from here on.
+
+# %%
+arms = [Run(m, s) for m in experiment.methods for s in experiment.seeds]
+rows = [(m.name, s, specs.digest(experiment, m)) for m, s in arms]
+table(rows, "method", "seed", "digest")
+
+# %% tags=["hide-input"]
+digest = specs.digest(experiment, adam)
+same = [specs.with_seeds(experiment, 7), replace(experiment, title="another"), specs.only_methods(experiment, ["adam"])]
+other = [replace(experiment, batch=4), replace(experiment, net=replace(experiment.net, width=16))]
+claim(
+    "more-seeds-another-title",
+    "More seeds, another title or fewer methods beside it leave a run's digest alone; another batch size, width or "
+    "learning rate does not.",
+    all(specs.digest(e, adam) == digest for e in same)
+    and digest not in [*(specs.digest(e, adam) for e in other), specs.digest(experiment, replace(adam, lr=2e-3))],
+)
+
+# %% [markdown]
+# ### Task and batches
+#
+# A task is drawn from (stream, seed, number of the task) and nothing else, by `dyniso.study.streams.make_task`; the order
+# of its minibatches by `dyniso.study.streams.batch_order`. No draw knows the method: all methods of a seed see the same
+# tasks and batches, so that comparisons are paired.
+
+# %%
+stream = experiment.stream
+images = data.load(stream.dataset)
+pixels = images.x[0].size
+drawn = [streams.make_task(stream, 0, k, images.y, pixels) for k in (0, 1)]
+order = streams.batch_order(stream, 0, 1, steps, experiment.batch)
+columns = [drawn[0].rows, images.y[drawn[0].rows], *(t.labels for t in drawn)]
+table(np.transpose(columns)[:5], "image", "true label", "task 0", "task 1")
+
+# %% tags=["hide-input"]
+backwards = [streams.make_task(stream, 0, k, images.y, pixels) for k in (1, 0)]
+pairs = list(zip(drawn, backwards[::-1], strict=True))
+equal = all(np.array_equal(a.rows, b.rows) and np.array_equal(a.labels, b.labels) for a, b in pairs)
+claim("task-1-drawn-before", "Task 1 drawn before task 0 is the same task 1.", equal)
+longer = streams.batch_order(stream, 0, 1, 3 * steps, experiment.batch)
+claim(
+    "steps-see-first-batches",
+    f"{steps} steps see the first {steps} batches of a longer training, {order.shape[1]} images each.",
+    np.array_equal(order, longer[:steps]),
+)
+
+# %% [markdown]
+# ### Stacked nets
+#
+# Runs that differ only in seed and isometry strength are trained as one: `dyniso.study.runner.grouped` finds them,
+# `dyniso.study.stack.Stack` holds their parameters with the runs on the first axis.
+
+# %%
+(group,) = runner.grouped(arms)
+source = streams.load_source(stream, torch.device("cpu"))
+nets = [train.make_net(experiment, m, s, source) for m, s in group]
+stack = Stack(nets, torch.device("cpu"))
+pulled = stack.regularised()
+rows = [(n, str(tuple(p.shape)), n in pulled) for n, p in stack.params.items()]
+table(rows, "parameter", "shape", "pulled by AdamO")
+
+# %% tags=["hide-input"]
+start = {(run.method.name, run.seed): stack.params["1.weight"][i] for i, run in enumerate(group)}
+paired = all(torch.equal(start["adam", s], start["adamo_0.1", s]) for s in experiment.seeds)
+claim(
+    "runs-make-one-stack",
+    f"{len(group)} runs make one stack; both methods of a seed start from the same weights, two seeds do not.",
+    paired and not torch.equal(start["adam", 0], start["adam", 1]),
+)
+
+# %% [markdown]
+# ### Rows
+#
+# `dyniso.study.train.train_group` trains a stack through all tasks and measures after each. What it returns is as plain as
+# can be: one row a number. Task −1 is the initialisation.
+
+# %%
+results = train.train_group(experiment, group, source)
+some = results[0].groupby("task").tail(2)
+table(some.to_numpy(), *some.columns)
+
+# %% tags=["hide-input"]
+keys = [frame[["task", "layer", "metric"]] for frame in results]
+claim(
+    "-2",
+    f"Each of the {len(results)} runs gives the same {len(results[0])} rows, each (task, layer, metric) once.",
+    all(k.equals(keys[0]) for k in keys) and not keys[0].duplicated().any(),
+)
+
+# %% [markdown]
+# Does company change a run? Train some runs in one stack, then each by itself, and compare every number of every run.
+
+# %%
+several = [Run(m, s) for s in range(runs) for m in experiment.methods]
+members = several[:runs]
+together = train.train_group(experiment, members, source)
+alone = [train.train_group(experiment, [r], source)[0] for r in members]
+values = [np.stack([f["value"] for f in side]) for side in (together, alone)]
+difference = np.abs(values[0] - values[1]).max()
+
+# %% tags=["hide-input"]
+claim(
+    "stacked-runs-equal-same",
+    f"{runs} stacked runs equal the same runs alone: the largest of {values[0].size:,} differences is "
+    f"{difference:.1g}.",
+    np.allclose(*values, rtol=1e-4, atol=1e-5),
+)
+
+# %% [markdown]
+# ### Files
+#
+# `dyniso.study.runner.run` does all of the above, and stores each run as one parquet file. A file appears whole or not at
+# all, and its name ends in the digest.
+
+# %%
+scratch = tempfile.TemporaryDirectory()
+folder = Path(scratch.name)
+frame = runner.run(experiment, "cpu", folder, progress=False)
+files = sorted(folder.rglob("*.*"))
+print(*(path.name for path in files), sep="\n")
+
+# %% [markdown]
+# What produced a run is inside its file:
+
+# %%
+facts = store.read_metadata(files[0])
+rows = [(key, f"`{shorten(value, 60)}`") for key, value in facts.items()]
+table(rows, "key", "value")
+
+# %% [markdown]
+# ### The second call
+#
+# Call it again, with a training function that refuses to train:
+
+# %%
+refusal = AssertionError("it trained")
+with mock.patch.object(train, "train_group", side_effect=refusal):
+    again = runner.run(experiment, "cpu", folder, progress=False)
+
+# %% tags=["hide-input"]
+claim("second-call-trains-nothing", "The second call trains nothing and returns the same rows.", again.equals(frame))
+
+# %% [markdown]
+# Then change one setting of one method. The other method's runs are found; only the changed ones are new.
+
+# %%
+changed = replace(experiment, methods=(replace(adam, lr=2e-3), adamo))
+before = {path: path.stat().st_mtime_ns for path in files}
+runner.run(changed, "cpu", folder, progress=False)
+new = sorted(set(folder.rglob("*.*")) - set(files))
+print(*(path.name for path in new), sep="\n")
+
+# %% tags=["hide-input"]
+claim(
+    "another-learning-rate-another",
+    f"Another learning rate is another digest, and {len(new)} more files; the {len(files)} old ones are untouched.",
+    len(new) == len(experiment.seeds) and all(path.stat().st_mtime_ns == t for path, t in before.items()),
+)
+with mock.patch.object(store, "code_digest", return_value="other code"):
+    reused = [path for path in store.experiment_paths(folder, experiment) if path.exists()]
+claim(
+    "change-training-code-itself",
+    "Change the training code itself and no run made by the old code is reused.",
+    reused == [] and all(path.exists() for path in files),
+)
+
+# %% [markdown]
+# ### Figure and CSV
+#
+# `dyniso.report.figures.tasks_figure` takes rows and a spec, never a net, and returns the figure with the plotted points.
+# `dyniso.report.notebook.show` writes those points to the CSV that the caption links to.
+
+# %% tags=["hide-input"]
+caption = (
+    f"The tiny experiment: {experiment.stream.samples} images, {steps} steps a task, {experiment.net.depth} "
+    f"layers of {experiment.net.width} units, {len(experiment.seeds)} seeds; shaded: 95 % bootstrap interval. It shows "
+    "the way from spec to figure and says nothing about the methods."
+)
+alt = (
+    "Two panels with two or three points a curve: online accuracy of Adam and of AdamO is near chance, and the "
+    "largest singular value hardly leaves one."
+)
+
+# %%
+metrics = ["online_accuracy", "sigma_max"]
+fig, points = figures.tasks_figure(frame, experiment, metrics)
+show(fig, points, name="fig-tiny-run", caption=caption, alt=alt)
+
+# %% tags=["hide-input"]
+csv = pd.read_csv(Path(os.environ.get("DYNISO_FIGURES") or "figures", "fig-tiny-run.csv"))
+last = "metric == 'online_accuracy' and method == 'adam' and task == 1"
+mean, plotted = frame.query(last)["value"].mean(), csv.query(last)["mean"].item()
+claim(
+    "csv",
+    f"The CSV has the {len(csv)} plotted points; Adam's accuracy on the last task there is {plotted:.3f}, the mean "
+    "of its rows.",
+    np.isclose(mean, plotted),
+)
+
+# %% [markdown]
+# ### Results that stay
+#
+# Single runs are working files. What the book shows of larger tiers is one compact table an experiment and tier,
+# committed with the project: `dyniso run random_labels --tier check --compact` writes
+# `data/results/random_labels-check.parquet`. Here with the results folder redirected:
+
+# %%
+with mock.patch.object(store, "results_folder", return_value=folder / "results"):
+    store.compact(folder, experiment)
+    kept = store.read_compact(experiment)
+    try:
+        refused = store.read_compact(changed)
+    except store.UnusableError as error:
+        refused = str(error)
+print(refused)
+
+# %% tags=["hide-input"]
+claim(
+    "compact-table-keeps",
+    f"The compact table keeps all {len(kept):,} numbers.",
+    sorted(kept["value"]) == sorted(frame["value"]),
+)
+claim(
+    "table-other-settings-error",
+    "A table of other settings is an error, never a figure.",
+    isinstance(refused, str) and "adam" in refused,
+)
+
+# %% [markdown]
+# ## Where to add something
+#
+# Every name below is looked up when this page is built; one that does not exist would stop the build.
+#
+# ### A method
+#
+# An arm made of known parts is one line: a `dyniso.study.specs.Method`. The command line, the figures and the tables of this
+# book are generated from there. What acts beside an optimizer (a penalty in the loss, something after each step or at a
+# task's boundary) is a frozen dataclass that inherits from `dyniso.baselines.Baseline`:
+#
+# 1. Override `dyniso.baselines.Baseline.penalty`, `dyniso.baselines.Baseline.after_step` or
+#    `dyniso.baselines.Baseline.new_task`. Whatever touches a weight acts on its last two axes, so that a stack's first
+#    axis passes through; draws come from `dyniso.baselines.Attached.normal`, one generator a run.
+# 2. List it in `dyniso.baselines.CLASSES` and its name in `dyniso.study.specs.BASELINES`.
+# 3. Test its published edge in `tests/test_baselines.py`; there each name is also held equal, stacked, to the run alone.
+#
+# An optimizer that is new takes more:
+#
+# 1. Write it as a `torch.optim.Optimizer`, or wrap one that knows single nets only in `dyniso.baselines.PerRun`.
+# 2. Add its name to `dyniso.study.specs.OPTIMIZERS` and its settings to `dyniso.study.specs.Method`, each checked in
+#    `dyniso.study.specs.Method.__post_init__`. A new field whose default is None or () leaves stored runs valid; with any
+#    other default all digests change, and stored tables have to be made again.
+# 3. Build it in `dyniso.study.stack.Stack.optimizer`. Runs are stacked if their methods agree in every field but name and
+#    isometry strength (`dyniso.study.runner.grouped`).
+# 4. Add it to `VARIANTS` in `tests/test_train.py`: each is held equal, stacked, to the same runs alone.
+# 5. If it has a module of its own, list that in `dyniso.study.store.TRAINING_MODULES`, so that a change of it makes old
+#    runs stale.
+#
+# A new activation is a module in `dyniso/activations.py` that `dyniso.activations.activation` builds by name; the name also goes
+# into `dyniso.activations.ACTIVATIONS` and the check of `dyniso.study.specs.Method.__post_init__`, the class into
+# `dyniso.dormancy.ACTIVATION_TYPES`, where its units are measured.
+
+# %% tags=["hide-input"]
+try:
+    refused = specs.Method("new", "New", optimizer="adamx")
+except ValueError as error:
+    refused = str(error)
+claim(
+    "spec-unknown-optimizer-refused",
+    f"A spec with an unknown optimizer is refused: {refused}",
+    isinstance(refused, str),
+)
+
+
+@dataclass(frozen=True)
+class WithUnused(specs.Method):
+    """A method with one more setting, which stands for "not used"."""
+
+    momentum: float | None = None
+
+
+@dataclass(frozen=True)
+class WithDefault(specs.Method):
+    """A method with one more setting that has a value from the start."""
+
+    momentum: float = 0.0
+
+
+longer, other = (kind(**asdict(adam)) for kind in (WithUnused, WithDefault))
+claim(
+    "one-more-field-method",
+    "One more field of Method keeps the digest while it is None.",
+    specs.digest(experiment, longer) == digest,
+)
+claim(
+    "any-other-default-changes",
+    "With any other default it changes the digest.",
+    specs.digest(experiment, other) != digest,
+)
+
+
+def decisive(module):
+    """Modules and packages that a training loop uses, but for specs, store and the version."""
+    used = {box_of(name) for name in {module} | nx.descendants(graph, module)}
+    return used - {"dyniso", "dyniso.study.specs", "dyniso.study.store"}
+
+
+listed = {f"dyniso.{name}" for name in store.TRAINING_MODULES}
+games_too = listed | {f"dyniso.{name}" for name in store.GAME_MODULES}
+claim(
+    "modules-whose-change-makes",
+    f"The {len(listed)} modules whose change makes runs stale are all that training uses, but for specs, store and "
+    f"the version; on games, whose loop uses no other, {', '.join(store.GAME_MODULES)} is one more.",
+    decisive("dyniso.study.train") == listed and decisive("dyniso.study.rl.train") <= games_too,
+)
+
+# %% [markdown]
+# ### A stream
+#
+# 1. Add its name to `dyniso.study.specs.STREAMS`.
+# 2. Give it a branch of its own in `dyniso.study.streams.make_task`. It returns a `dyniso.study.streams.Task` of indices and
+#    labels, from `dyniso.study.streams.generator` with a purpose of its own, so that no two draws share random numbers.
+#    Anything else that it does to an image goes into `dyniso.study.streams.TaskData.take` as well.
+# 3. Declare an experiment on it in `dyniso.study.specs.REGISTRY`, with the source of every value in
+#    `dyniso.study.specs.Experiment.sources`.
+# 4. Add it to `KINDS` in `tests/test_streams.py`: any order gives the same bytes, seeds and tasks differ, no global
+#    generator is touched.
+# 5. If it needs other images, `data/manifest.json` gets their address, size and hash; `dyniso.study.data.load` does the
+#    rest.
+
+# %% tags=["hide-input"]
+for kind in specs.STREAMS:
+    one = replace(experiment.stream, kind=kind, dataset=specs.BITS if kind == "slow_regression" else stream.dataset)
+    a, b, c = (streams.make_task(one, seed, 1, images.y, pixels) for seed in (0, 0, 1))
+    claim(
+        f"same-seed-same-task-{kind.replace('_', '-')}",
+        f"{kind}: same seed, same task; another seed, another task.",
+        all(np.array_equal(x, y) for x, y in zip(a, b, strict=True) if x is not None)
+        and not (np.array_equal(a.rows, c.rows) and np.array_equal(a.labels, c.labels)),
+    )
+
+# %% [markdown]
+# ### Games
+#
+# `dyniso.study.runner.make_engine` gives streams to `dyniso.study.train.StreamEngine` and sequences of games to
+# `dyniso.study.rl.train.GameEngine`; groups, checkpoints, shards and files are the same for both. What comes when is a function of
+# (games, seed, visit), `dyniso.study.rl.sequence.visit`. JAX is imported when a game is first made, and comes with the extra `rl`.
+#
+# 1. A game of a suite that is there: its name goes into `dyniso.study.specs.reinforcement.SUITES`, and what makes it into
+#    `dyniso.study.rl.games.minatar` or `dyniso.study.rl.games.octax`. A suite of its own needs a branch of
+#    `dyniso.study.rl.games.make_game`.
+# 2. An arm is a line of `dyniso.study.specs.reinforcement.arms`; methods beside an optimizer are those of `dyniso.baselines`.
+# 3. An experiment is a `dyniso.study.specs.GameExperiment` in `dyniso.study.specs.REINFORCEMENT`. Settings of PPO are fields of
+#    `dyniso.study.specs.reinforcement.PPO`, for all arms alike.
+# 4. Rows become scores in `dyniso.report.returns`, curves in `dyniso.report.figures.cycles_figure`, verdicts in `dyniso.report.claims`.
+# 5. `tests/test_rl_envs.py` holds the games to the original engines, `tests/test_rl_train.py` a stacked run to the run alone.
+
+# %% [markdown]
+# ### An experiment, or a heavier tier of one
+#
+# 1. In `dyniso.study.specs.REGISTRY`, call `dyniso.study.specs.tiers` with the smallest spec and, for each of the heavier
+#    `dyniso.study.specs.TIERS`, what it changes. `tests/test_specs.py` holds tiers to differ in scale only.
+# 2. Train and store it: `dyniso run permuted_pixels --tier check --compact`. An interrupted run goes on where it
+#    stopped.
+# 3. Commit the table with the code that made it, and look: `dyniso figure permuted_pixels --tier check`.
+#
+# ### A chapter
+#
+# 1. Write `notebooks/NN_title.py`, in cells that begin with `# %%`. The cell tagged `parameters` has one `name =
+#    value  # ALLOWED: help` a line.
+# 2. State facts with `dyniso.report.notebook.claim`, show figures with `dyniso.report.notebook.show` (one a cell, with caption and text
+#    alternative), end with `dyniso.report.notebook.stamp`. A helper that a second chapter could use belongs in the library, with
+#    a test.
+# 3. Add it to `book/_toc.yml`, its sources to `book/references.bib`, its symbols to `book/glossary.md`.
+# 4. Execute it with `tools/notebooks.py`, then `make book` and look at the page, at the width of a phone as well.
+#    `make test` executes every cell again and checks every page.
+
+# %% tags=["hide-input"]
+claim(
+    "every-registered-experiment-every",
+    "Every registered experiment has every tier.",
+    all(tuple(tiers) == specs.TIERS for tiers in specs.everything().values()),
+)
+call = [sys.executable, "tools/notebooks.py", "run", "notebooks/how_dyniso_is_built.py", "-p", "rums", "3"]
+done = subprocess.run(call, cwd=root, capture_output=True, text=True)
+claim(
+    "misspelt-parameter-stops-before",
+    f"A misspelt parameter stops before anything runs: {done.stderr.strip()}",
+    done.returncode == 2 and "runs" in done.stderr,
+)
+
+# %% [markdown]
+# Now the names themselves, of this page and of `CONTRIBUTING.md`: whatever stands in code type and is a name of the
+# library, a file, a `make` target or a `dyniso` command is looked up.
+
+# %% tags=["hide-input"]
+pages = [root / "notebooks" / "how_dyniso_is_built.py", root / "CONTRIBUTING.md"]
+text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+tests = "\n".join(path.read_text(encoding="utf-8") for path in root.glob("tests/*.py"))
+names = set(re.findall(r"`(dyniso(?:\.\w+)+)`", text))
+files = set(re.findall(r"`((?:dyniso|tests|tools|book|data|benchmarks|notebooks)/\w[\w./]*)`", text))
+made = {name for name in files if name.startswith("data/results/") or "NN_" in name}  # named as results or as patterns
+commands = [shlex.split(c) for c in re.findall(r"`dyniso ((?:list|run|figure|doctor)[^`]*)`", text)]
+unknown = [n for n in re.findall(r"`([A-Z]{4,})` in `tests", text) if f"\n{n} =" not in tests]
+unknown += [name for name in files - made if not (root / name).exists()]
+unknown += [
+    t for t in re.findall(r"`make (\w+)", text) if f"\n{t}:" not in (root / "Makefile").read_text(encoding="utf-8")
+]
+found = [pkgutil.resolve_name(name) for name in names]
+options = [cli.parse(command) for command in commands]
+
+# %% tags=["hide-input"]
+claim(
+    "names-library-files-exist",
+    f"{len(found)} names of the library and {len(files - made)} files exist; {len(options)} commands parse.",
+    unknown == [] and all(cli.chosen(o) for o in options if o.name in ("run", "figure")),
+)
+
+# %% [markdown]
+# ## What to conclude, and what not
+#
+# A plotted point is the mean of stored rows, and a row comes from one training function whose settings name its file.
+# What comparisons rest on was executed above: paired draws, stacking that changes nothing beyond rounding, results
+# that never meet other settings. So the curves are what the code computes. That the code computes what the paper
+# means is another question; for that, read [AdamO](adamo) and the tests against independent implementations.
+#
+# ## Try changing
+#
+# - `-p runs 16`: a larger stack. Does the difference of claim 10 grow?
+# - `-p steps 32`: longer training amplifies rounding. By how much?
+#
+# ## Exercise
+#
+# Add an arm to the tiny experiment: AdamO at strength 0.1 that pulls at every fourth step only, and run it into the
+# same folder. How many runs are trained, and do they share a stack with the others?
+#
+# :::{admonition} Solution
+# :class: dropdown
+#
+# `isometry_every` is a setting, so the arm has a digest of its own and one new file a seed; the other runs are found.
+# It also is in the key of `dyniso.study.runner.grouped`: the pull of a stack happens at one step for all, so the new arm
+# gets its own stack. The cell below is the solution, executed.
+# :::
+
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Solution, executed"}
+lazy = replace(adamo, name="adamo_0.1_every_4", label="AdamO 0.1, every 4", isometry_every=4)
+extended = replace(experiment, methods=(*experiment.methods, lazy))
+with mock.patch.object(train, "train_group", wraps=train.train_group) as trained:
+    runner.run(extended, "cpu", folder, progress=False)
+trained_runs = [run for call in trained.call_args_list for run in call.args[1]]
+claim(
+    "only-new-arm-trained",
+    "Only the new arm is trained, once a seed.",
+    [run.method for run in trained_runs] == [lazy] * len(experiment.seeds),
+)
+everything = [Run(m, s) for m in extended.methods for s in extended.seeds]
+claim(
+    "not-share-stack-others",
+    "It does not share a stack with the others.",
+    [len(g) for g in runner.grouped(everything)] == [len(group), len(experiment.seeds)],
+)
+
+# %% [markdown]
+# ## What is next
+#
+# Change something. `CONTRIBUTING.md` has the set-up and the rules in short; `make test` says whether all of this
+# still holds.
+
+# %% tags=["hide-input"]
+scratch.cleanup()
+stamp(
+    notebook="how_dyniso_is_built",
+    parameters={"runs": runs, "steps": steps},
+    specs={experiment.name: digest},
+    seeds=experiment.seeds,
+    wall_s=time.perf_counter() - started,
+)

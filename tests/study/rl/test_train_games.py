@@ -1,0 +1,608 @@
+"""Contracts of continual PPO: the declared experiments, what happens at a change of game, and runs that are stopped."""
+
+import copy
+import math
+from dataclasses import fields, replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tqdm import tqdm
+
+from dyniso.study import runner
+from dyniso.study.checkpoint import Checkpoint, OutOfTime
+from dyniso.study.rl import player as player_module
+from dyniso.study.rl import train
+from dyniso.study.rl.agent import Agent
+from dyniso.study.rl.envs import EVALUATE, PROBE, TRAIN
+from dyniso.study.rl.player import Player
+from dyniso.study.rl.sequence import visit
+from dyniso.study.rl.train import Log, last_met, train_group
+from dyniso.study.specs import REINFORCEMENT, TIERS, GameExperiment, Method, digest
+from dyniso.study.specs.reinforcement import OBSERVATIONS, PPO, PULL, SINGLE, Games, PolicyNet, arms
+from dyniso.study.stack import Run
+
+CPU = torch.device("cpu")
+STACKED = 5e-3  # float32: a batched product rounds otherwise than a single one, over 16 steps of Adam at 1e-2
+CASES = [(name, tier) for name in REINFORCEMENT for tier in TIERS]
+every_case = pytest.mark.parametrize(("name", "tier"), CASES)
+
+TINY = GameExperiment(
+    "tiny",
+    "two games, two updates in each",
+    "smoke",
+    Games(names=("breakout", "space_invaders"), cycles=1, steps_per_game=256, max_episode_steps=15),
+    PolicyNet(width=8, depth=2),
+    PPO(envs=8, steps=16, epochs=2, minibatches=2),
+    (Method("adam", "Adam", lr=1e-2, reset_optimizer=True),),
+    seeds=(0, 3),  # in different games at every time: one run of 8 environments a game everywhere, compiled once
+    curve=2,
+    evaluation_envs=8,
+    probe=64,
+)
+CONVOLUTIONAL = replace(
+    TINY,
+    games=Games("octax", ("brix",), steps_per_game=256, permute_channels=False),
+    net=PolicyNet(width=8, depth=2, backbone=(4, 4, 4)),
+)
+SEEDS = TINY.seeds
+ACTING = {  # settings with which a method acts within a few steps
+    "redo": dict(settings=(("every", 3), ("threshold", 0.5))),
+    "l2_init": dict(settings=(("strength", 0.1),)),
+    "spectral": dict(settings=(("strength", 0.1),)),
+}
+RESUMED = ("adam", "adam_kept", "adamo", "maxmin_adamo_no_bias", "l2_init", "nap", "spectral", "redo", "layernorm")
+RESUMED += ("crelu", "shrink_perturb", "fire", SINGLE)
+
+
+def arm(name: str) -> Method:
+    """A declared arm, with a rate and settings that show within a few updates."""
+    (found,) = [m for m in arms(1e-2, 1.0) if m.name == name]
+    return replace(found, **ACTING.get(name, {}))
+
+
+def only(*names: str, **changes) -> GameExperiment:
+    return replace(TINY, methods=tuple(arm(name) for name in names), **changes)
+
+
+def rows_of(experiment: GameExperiment, tmp_path, seeds=SEEDS) -> list[pd.DataFrame]:
+    """Rows of all methods x seeds in one stack."""
+    runs = [Run(m, s) for m in experiment.methods for s in seeds]
+    return train_group(experiment, runs, CPU, tqdm(disable=True), Checkpoint(tmp_path / "checkpoint", 1e9))
+
+
+def value(rows: pd.DataFrame, metric: str, task: int, layer: str = "") -> float:
+    (found,) = rows[(rows["metric"] == metric) & (rows["task"] == task) & (rows["layer"] == layer)]["value"]
+    return found
+
+
+# ------------------------------------------------------------------------------------------ declared experiments
+
+
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (lambda: replace(TINY, games=replace(TINY.games, steps_per_game=300)), ["=300", "= 128", "256 and 384"]),
+        (lambda: replace(TINY, games=replace(TINY.games, steps_per_game=100)), ["=100", "nearest are 128 and 128"]),
+        (lambda: Games(names=("breakuot",)), ["games.names='breakuot'", "did you mean 'breakout'"]),
+        (lambda: Games(names=("brix",)), ["games.names='brix'", "'asterix'"]),
+        (lambda: Games(names=()), ["games.names=()", "at least one"]),
+        (lambda: Games(names=("breakout", "breakout")), ["each once"]),
+        (lambda: Games(suite="atari"), ["games.suite='atari'", "'minatar', 'octax'"]),
+        (lambda: Games(order="random"), ["games.order='random'", "'shuffled', 'fixed'"]),
+        (lambda: Games(sticky=1.5), ["games.sticky=1.5", "from 0 to 1"]),
+        (lambda: Games(max_episode_steps=0), ["games.max_episode_steps=0"]),
+        (lambda: Games("octax", ("brix",)), ["games.permute_channels=True", "octax"]),
+        (lambda: PPO(envs=8, steps=8, minibatches=5), ["ppo.minibatches=5", "envs * steps = 64", "8 does"]),
+        (lambda: PPO(gamma=1.01), ["ppo.gamma=1.01", "from 0 to 1"]),
+        (lambda: PPO(clip_by="size"), ["ppo.clip_by='size'", "'norm', 'value'"]),
+        (lambda: PPO(time_limit="ignore"), ["ppo.time_limit='ignore'", "'bootstrap', 'terminate'"]),
+        (lambda: PolicyNet(backbone=(8, 8)), ["net.backbone=(8, 8)", "three"]),
+        (lambda: replace(TINY, net=CONVOLUTIONAL.net), ["net.backbone=(4, 4, 4)", "'minatar'", "octax"]),
+        (lambda: replace(CONVOLUTIONAL, net=TINY.net), ["net.backbone=()", "'octax'"]),
+        (lambda: replace(TINY, probe=32), ["probe=32", "from 64 to 128"]),
+        (lambda: replace(TINY, probe=129), ["probe=129", "from 64 to 128"]),
+        (lambda: replace(TINY, curve=3), ["curve=3", "from 1 to 2"]),
+        (lambda: replace(TINY, evaluate="some"), ["evaluate='some'", "'current', 'all'"]),
+        (lambda: replace(TINY, methods=(Method("s", "s", "sgd"),)), ["s: ", "'adam' or 'adamo'"]),
+        (lambda: replace(TINY, methods=(Method("c", "c", schedule="cosine"),)), ["c: ", "schedule"]),
+        (lambda: replace(TINY, seeds=(1, 1)), ["seeds=(1, 1)"]),
+    ],
+)
+def test_wrong_value_is_an_error_that_names_it_and_what_is_allowed(make, parts):
+    with pytest.raises(ValueError) as raised:
+        make()
+    assert [p for p in parts if p not in str(raised.value)] == []
+
+
+def test_setting_that_a_baseline_refuses_is_an_error_before_any_game_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(player_module, "Envs", None)
+    monkeypatch.setattr(train, "train_group", None)
+    wrong = Method("redo", "ReDo", baseline="redo", settings=(("thresold", 0.1),))
+    with pytest.raises(ValueError, match=r"thresold.*did you mean 'threshold'"):
+        runner.run(replace(TINY, methods=(wrong,)), "cpu", tmp_path)
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+@every_case
+def test_registered_experiment_knows_its_own_name_and_tier_and_makes_its_agents(name, tier):
+    registered = REINFORCEMENT[name][tier]
+    assert (registered.name, registered.tier) == (name, tier)
+    shape = OBSERVATIONS[registered.games.suite]
+    shape = (math.prod(shape),) if registered.games.suite == "minatar" else shape
+    for method in registered.methods:
+        agent = Agent(registered, [Run(method, 0)], shape, CPU)
+        logits, values = agent(torch.zeros(1, 2, *shape, dtype=torch.bool))
+        assert (logits.shape, values.shape) == ((1, 2, 6), (1, 2))
+
+
+@every_case
+def test_every_registered_experiment_has_a_fresh_agent_to_normalise_by_and_says_where_its_values_come_from(name, tier):
+    registered = REINFORCEMENT[name][tier]
+    assert registered.method(SINGLE).settings == (("layers", "all"),)
+    assert {"games", "net", "ppo", "methods"} <= dict(registered.sources).keys()
+    assert all(text.strip() for source in registered.sources for text in source)
+
+
+@pytest.mark.parametrize("name", REINFORCEMENT)
+def test_heavier_tiers_are_no_smaller_in_any_size(name):
+    def sizes(e):
+        return (e.tasks, e.games.steps_per_game, e.net.width, e.ppo.batch, len(e.seeds), len(e.methods), e.curve)
+
+    for light, heavy in pairwise(REINFORCEMENT[name][tier] for tier in TIERS):
+        assert all(a <= b for a, b in zip(sizes(light), sizes(heavy), strict=True))
+        assert {m.name for m in light.methods} <= {m.name for m in heavy.methods}
+
+
+def test_no_two_runs_of_the_registry_share_a_digest():
+    everything = [(REINFORCEMENT[n][t], m) for n, t in CASES for m in REINFORCEMENT[n][t].methods]
+    assert len({digest(e, m) for e, m in everything}) == len(everything)
+
+
+OTHER = {
+    Games: dict(suite="octax", names=("breakout",), cycles=3, steps_per_game=512, order="fixed")
+    | dict(permute_channels=False, invalid_action="noop", sticky=0.25, noop_starts=30, max_episode_steps=None),
+    PolicyNet: dict(width=10, depth=3, gain=1.0, backbone=(4, 4, 4), frames_as_rows=False),
+    PPO: dict(envs=16, steps=8, epochs=3, minibatches=4, gamma=0.9, gae_lambda=0.9, clip=0.1, clip_value=False)
+    | dict(entropy=0.0, value_weight=1.0, clip_gradient=1.0, clip_by="value", normalise_advantages=False)
+    | dict(anneal=True, eps=1e-8, time_limit="terminate"),
+    GameExperiment: dict(name="other", curve=1, evaluation_envs=4, evaluate="all", probe=65),
+}
+UNTOLD = {GameExperiment: {"title", "tier", "games", "net", "ppo", "methods", "seeds", "sources"}}
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_table_of_changes_has_every_field_that_decides_a_result(kind):
+    assert {f.name for f in fields(kind)} - UNTOLD.get(kind, set()) == set(OTHER[kind])
+
+
+@pytest.mark.parametrize(("kind", "field"), [(k, f) for k, changes in OTHER.items() for f in changes])
+def test_digest_changes_with_every_setting_that_decides_a_result(kind, field):
+    changed = copy.deepcopy(TINY)
+    part = {Games: changed.games, PolicyNet: changed.net, PPO: changed.ppo, GameExperiment: changed}[kind]
+    assert getattr(part, field) != OTHER[kind][field]
+    object.__setattr__(part, field, OTHER[kind][field])  # one field alone need not be valid
+    assert digest(changed, TINY.methods[0]) != digest(TINY, TINY.methods[0])
+
+
+def test_digest_stays_with_seeds_company_and_labels():
+    adam = TINY.methods[0]
+    same = replace(TINY, seeds=(9,), methods=(replace(adam, label="other"), arm("fire")), title="other")
+    assert digest(same, same.methods[0]) == digest(TINY, adam)
+
+
+# ---------------------------------------------------------------------------------------------- a change of game
+
+
+def agent_of(name: str, experiment: GameExperiment = TINY, seeds=(0, 1), steps: int = 2) -> Agent:
+    """Agents that have made some steps on noise."""
+    shape = OBSERVATIONS["octax"] if experiment.net.backbone else (1000,)
+    agent = Agent(experiment, [Run(arm(name), s) for s in seeds], shape, CPU)
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(steps):
+        logits, values = agent(torch.rand(len(seeds), 32, *shape, generator=generator) < 0.1)
+        loss = logits.square().mean() + (values - 1).square().mean()
+        agent.optimizer.zero_grad()
+        (loss + agent.penalty() if agent.attached else loss).backward()
+        agent.optimizer.step()
+        for attached in agent.attached.values():
+            attached.after_step()
+    return agent
+
+
+def copies(agent: Agent) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in agent.params.items()}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_adams_state_is_cleared_at_a_change_of_game_only_where_the_method_says_so(name):
+    agent = agent_of(name)
+    assert len(agent.optimizer.state) == len(agent.params)
+    agent.new_game(1)
+    assert bool(agent.optimizer.state) == (name == "adam_kept")
+
+
+@pytest.mark.parametrize("name", ["adam", "adamo", "l2_init", "nap", "spectral", "redo", "layernorm", "crelu"])
+def test_weights_stay_at_a_change_of_game(name):
+    agent = agent_of(name)
+    before = copies(agent)
+    agent.new_game(1)
+    assert all(torch.equal(p, before[n]) for n, p in agent.params.items())
+
+
+def test_anchor_of_l2_init_stays_at_the_first_weights():
+    fresh, agent = agent_of("l2_init", steps=0), agent_of("l2_init")
+    agent.new_game(1)
+    moved = [agent.params[name].detach() - p.detach() for name, p in fresh.params.items()]
+    assert fresh.penalty().item() == 0
+    assert all(p.any() for p in moved)
+    torch.testing.assert_close(agent.penalty().item(), 0.1 / 2 * sum(p.square().sum().item() for p in moved))
+
+
+def test_norms_of_nap_stay_those_of_the_first_weights():
+    fresh, agent = agent_of("nap", steps=0), agent_of("nap")
+    agent.new_game(1)
+    for part in ("actor", "critic"):
+        *hidden, head = agent.parts[part].linear_maps()
+        for layer in hidden:
+            start = fresh.params[f"{part}.{layer.name}.weight"]
+            assert not torch.equal(layer.weight, start)
+            torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), start.flatten(1).norm(dim=1))
+        moved = head.weight.flatten(1).norm(dim=1) - fresh.params[f"{part}.{head.name}.weight"].flatten(1).norm(dim=1)
+        assert (moved.abs() > 1e-4).all()
+
+
+@pytest.mark.parametrize("experiment", [TINY, CONVOLUTIONAL], ids=["minatar", "octax"])
+def test_fresh_agent_is_drawn_by_the_law_of_the_first_and_differs_in_every_visit(experiment):
+    fresh, agent = agent_of(SINGLE, experiment, steps=0), agent_of(SINGLE, experiment)
+    drawn = [copies(fresh)]
+    for number in (1, 2):
+        agent.new_game(number)
+        drawn.append(copies(agent))
+    for name, start in drawn[0].items():
+        others = [d[name] for d in drawn[1:]]
+        if not start.any():
+            assert not any(p.any() for p in others), name  # biases that start at zero
+            continue
+        assert not (start == others[0]).any() and not (others[0] == others[1]).any(), name
+        if not name.startswith("backbone"):  # orthogonal, with the gain of its place
+            expected = torch.linalg.svdvals(start)
+            assert all(torch.allclose(torch.linalg.svdvals(p), expected, atol=1e-5) for p in others), name
+
+
+def test_fire_makes_hidden_weights_orthogonal_up_to_its_scale_and_leaves_heads():
+    agent = agent_of("fire")
+    before = copies(agent)
+    agent.new_game(1)
+    for part in ("actor", "critic"):
+        *hidden, head = agent.parts[part].linear_maps()
+        for layer in hidden:
+            out, inputs = layer.weight.shape[1:]
+            sigma = torch.linalg.svdvals(layer.weight.detach()) / math.sqrt(out / inputs)
+            torch.testing.assert_close(sigma, torch.ones_like(sigma), rtol=0, atol=2e-2)
+        assert torch.equal(head.weight, before[f"{part}.{head.name}.weight"])
+
+
+def test_pull_leaves_convolutions_heads_and_biases():
+    agent = agent_of("adamo", CONVOLUTIONAL, steps=0)
+    expected = [f"{part}.{layer}.weight" for part in ("actor", "critic") for layer in (1, 3)]
+    before = copies(agent)
+    for p in agent.params.values():
+        p.grad = torch.zeros_like(p)
+    agent.optimizer.step()
+    assert [name for name, p in agent.params.items() if not torch.equal(p, before[name])] == expected
+    assert agent.regularised() == expected
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_diverged_agent_harms_no_other_at_a_change_of_game(name):
+    agents = agent_of(name), agent_of(name)
+    agents[0].give_up([0])
+    for agent in agents:
+        agent.new_game(1)
+    for p, q in zip(agents[0].params.values(), agents[1].params.values(), strict=True):
+        assert torch.equal(p[1], q[1])
+    assert agents[0].finite().tolist() == [name == SINGLE, True]  # a fresh agent lives again
+
+
+def test_other_game_is_evaluated_with_the_channels_it_was_last_met_with():
+    games = Games(cycles=3)
+    seen = [visit(games, 4, i) for i in range(games.visits)]
+    for index in range(games.visits):
+        for name in games.names:
+            found = last_met(games, 4, index, name)
+            past = [v for v in seen[: index + 1] if v.game == name]
+            assert found == (past[-1] if past else next(v for v in seen if v.game == name))
+
+
+# ------------------------------------------------------------------------------------------------------- the log
+
+
+def test_point_without_a_finished_episode_is_nan_and_leaves_the_others():
+    log = Log(2, 2, CPU)
+    first, second = log.point(0), log.point(1)
+    second["returns"] += torch.tensor([6.0, 0.0])
+    second["finished"] += torch.tensor([3.0, 0.0])
+    first["rewards"] += 5
+    log.steps += 100
+    found = log.measures()
+    assert found["point1", "return"].isnan().all()
+    assert found["point1", "reward_rate"].tolist() == [50, 50]
+    assert found["", "return"][0] == found["point2", "return"][0] == 2
+    assert found["", "return"][1].isnan()
+    assert found["", "episodes"].tolist() == [3, 0]
+
+
+@pytest.mark.parametrize(("iterations", "points"), [(7, 3), (8, 4), (5, 5), (9, 2)])
+def test_every_point_of_the_curve_has_its_share_of_updates(iterations, points):
+    found = np.bincount([i * points // iterations for i in range(iterations)], minlength=points)
+    assert len(found) == points
+    assert found.max() - found.min() <= 1
+
+
+# ----------------------------------------------------------------------------------------------------- real games
+
+
+@pytest.fixture
+def games():
+    pytest.importorskip("jax")
+    pytest.importorskip("gymnax")
+
+
+def test_same_seeds_give_the_same_rows_and_other_seeds_others(games, tmp_path):
+    first, second = rows_of(TINY, tmp_path), rows_of(TINY, tmp_path)
+    for a, b in zip(first, second, strict=True):
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
+    assert value(first[0], "weight_norm", 1) != value(first[1], "weight_norm", 1)
+
+
+def test_rows_cover_every_visit_and_are_finite_where_episodes_end(games, tmp_path):
+    (rows,) = rows_of(replace(TINY, evaluate="all"), tmp_path, seeds=(0,))
+    assert sorted(rows["task"].unique()) == [-1, 0, 1]
+    assert rows["value"].notna().all()
+    for task in (0, 1):
+        assert value(rows, "diverged", task) == 0
+        name = visit(TINY.games, 0, task).game
+        assert value(rows, "game", task) == TINY.games.names.index(name)
+        here = value(rows, "evaluation_return", task)
+        assert here == value(rows, "evaluation_return", task, name)
+        assert value(rows, "episodes", task) >= 8 * (32 // 15)  # cut at 15 steps, if they do not end before
+        assert 0 < value(rows, "entropy", task) <= math.log(6)
+        parts = [value(rows, "reward_rate", task, f"point{p}") for p in (1, 2)]
+        assert value(rows, "reward_rate", task) == pytest.approx(np.mean(parts))
+    assert {"actor.1.weight", "critic.5.weight", "actor.hidden2"} <= set(rows["layer"])
+
+
+def test_stacked_runs_of_two_strengths_in_two_games_equal_each_alone(games, tmp_path):
+    experiment = only("adam", "adamo")
+    runs = [Run(m, s) for m, s in zip(experiment.methods, SEEDS, strict=True)]
+    assert visit(TINY.games, SEEDS[0], 0).game != visit(TINY.games, SEEDS[1], 0).game
+    bar, checkpoint = tqdm(disable=True), Checkpoint(tmp_path / "checkpoint", 1e9)
+    together = train_group(experiment, runs, CPU, bar, checkpoint)
+    for run, rows in zip(runs, together, strict=True):
+        (alone,) = train_group(experiment, [run], CPU, bar, checkpoint)
+        pd.testing.assert_frame_equal(rows[["task", "layer", "metric"]], alone[["task", "layer", "metric"]])
+        pair = (frame["value"].clip(upper=1e3) for frame in (rows, alone))  # condition numbers
+        np.testing.assert_allclose(*pair, rtol=STACKED, atol=STACKED)
+
+
+def test_methods_of_a_seed_see_the_same_probe_and_start(games, tmp_path):
+    start = [rows_of(only(name), tmp_path)[0].query("task == -1") for name in ("adam", "adamo", "fire")]
+    for other in start[1:]:
+        pd.testing.assert_frame_equal(other, start[0], check_exact=True)
+    probes = []
+    for name in ("adam", "maxmin_adamo_no_bias"):
+        player = Player(only(name), [Run(arm(name), s) for s in SEEDS], CPU)
+        probes.append(player.probe(player.visits(0)))
+    assert torch.equal(*probes)
+    assert probes[0].shape == (2, 64, 1000)
+    assert not torch.equal(probes[0][0], probes[0][1])
+
+
+def test_evaluation_probing_and_measuring_leave_training_as_it_was(games):
+    players = [Player(TINY, [Run(TINY.methods[0], s) for s in SEEDS], CPU) for _ in range(2)]
+    logs = [Log(2, 1, CPU) for _ in players]
+    for player, log, looks in zip(players, logs, (False, True), strict=True):
+        player.enter(0)
+        for _ in range(2):
+            player.learn(player.play(log.point(0)), 0.0)
+            if looks:
+                again = [player.evaluate(player.visits(0)) for _ in range(2)]
+                assert torch.equal(*again)
+                player.agent.measures(player.probe(player.visits(0)), None)
+                torch.rand(3)
+    for a, b in zip(*(p.agent.params.values() for p in players), strict=True):
+        assert torch.equal(a, b)
+    assert all(torch.equal(logs[0].sums[k], logs[1].sums[k]) for k in logs[0].sums)
+
+
+def test_seen_observations_stay_as_they_were_when_games_go_on(games):
+    player = Player(TINY, [Run(TINY.methods[0], 0)], CPU)
+    player.enter(0)
+    rollout = player.play(Log(1, 1, CPU).point(0))
+    kept = [x.clone() for x in rollout]
+    player.play(Log(1, 1, CPU).point(0))
+    assert all(torch.equal(a, b) for a, b in zip(rollout, kept, strict=True))
+    assert rollout.truncated.any()
+    assert (rollout.obs[1:] != rollout.obs[:-1]).any()
+
+
+def test_every_visit_starts_new_episodes_in_its_own_game(games):
+    player = Player(TINY, [Run(TINY.methods[0], 0)], CPU)
+    player.enter(0)
+    player.play(Log(1, 1, CPU).point(0))
+    player.returns += 1
+    player.enter(1)
+    assert not player.returns.any()
+    assert [player.visits(i)[0].game for i in (0, 1)] in (
+        ["breakout", "space_invaders"],
+        ["space_invaders", "breakout"],
+    )
+    assert torch.equal(player.envs.obs, player_module.Envs(TINY.games, player.visits(1), [0], 8, CPU).obs)
+
+
+def test_training_evaluation_and_probes_draw_from_streams_of_their_own(games, monkeypatch):
+    made, original = [], player_module.Envs
+    monkeypatch.setattr(player_module, "Envs", lambda *a: (made.append((a[5], original(*a))), made[-1][1])[1])
+    player = Player(TINY, [Run(TINY.methods[0], 0)], CPU)
+    player.enter(0)
+    player.evaluate(player.visits(0))
+    player.probe(player.visits(0))
+    assert [stream for stream, _ in made] == [TRAIN, EVALUATE, PROBE]
+
+
+def test_agents_meet_a_change_of_game_once_between_two_visits_however_often_they_are_stopped(
+    games, tmp_path, monkeypatch
+):
+    calls, original = [], Agent.new_game
+    monkeypatch.setattr(Agent, "new_game", lambda a, n: (calls.append(len(a.optimizer.state)), original(a, n))[1])
+    _, stops = in_parts(only("adam"), tmp_path)
+    assert stops == 3
+    assert calls == [12]  # tensors of actor and critic, three layers each, with the moments of the first visit
+
+
+@pytest.mark.parametrize("name", ["adam", "nap", "maxmin_adamo_no_bias"])
+def test_agents_that_see_a_games_own_channels_answer_and_learn_as_on_whole_observations(games, name):
+    player = Player(only(name), [Run(arm(name), s) for s in SEEDS], CPU)  # of 4 channels and of 6
+    player.enter(0)
+    for _ in range(5):
+        player.envs.step(torch.randint(6, (2, 8), generator=torch.Generator().manual_seed(0)))
+    answers, grads = [], []
+    for seen in ((player.envs.obs, player.envs.columns), (player.envs.whole(),)):
+        answers.append(player.agent(*seen))
+        player.agent.optimizer.zero_grad()
+        sum(x.square().sum() for x in answers[-1]).backward()
+        grads.append([p.grad.clone() for p in player.agent.params.values()])
+    for a, b in zip((*answers[0], *grads[0]), (*answers[1], *grads[1]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_explained_variance_is_that_of_the_returns_that_were_learned(games, monkeypatch):
+    limits, original = [], train.advantages
+    for module in (player_module, train):
+        monkeypatch.setattr(module, "advantages", lambda *a: (limits.append(a[3]), original(*a))[1])
+    experiment = replace(TINY, ppo=replace(TINY.ppo, time_limit="terminate"))
+    player, log = Player(experiment, [Run(TINY.methods[0], 0)], CPU), Log(1, 2, CPU)
+    player.enter(0)
+    train.advance(experiment, player, log, 0)
+    assert limits == ["terminate", "terminate"]  # once to learn, once to report
+    assert (log.losses["explained_variance"][0] < 1).all()
+
+
+def test_diverged_run_is_recorded_as_nan_and_harms_no_other(games, tmp_path, monkeypatch):
+    calm = rows_of(TINY, tmp_path)
+    original = train.advance
+
+    def broken(experiment, player, log, iteration):
+        if (player.index, iteration) == (0, 1):
+            player.agent.give_up([0])
+        original(experiment, player, log, iteration)
+
+    monkeypatch.setattr(train, "advance", broken)
+    rows = rows_of(TINY, tmp_path)
+    pd.testing.assert_frame_equal(rows[1], calm[1], check_exact=True)
+    assert [value(rows[0], "diverged", task) for task in (0, 1)] == [1, 1]
+    assert sorted(value(rows[0], "game", task) for task in (0, 1)) == [0, 1]
+    learned = rows[0]["metric"].isin(
+        calm[0].query("task == 0 and layer.str.startswith('point')", engine="python")["metric"]
+    )
+    assert learned.any()
+    assert rows[0][learned & (rows[0]["task"] >= 0)]["value"].isna().all()
+    known = rows[0]["metric"].isin(["diverged", "game"])
+    assert rows[0][(rows[0]["task"] == 1) & ~known]["value"].isna().all()
+
+
+# --------------------------------------------------------------------------------------------- stopped and resumed
+
+KEYS = ["method", "seed", "task", "layer", "metric", "value"]
+
+
+class Killed(Exception):
+    """Stands for a process that is gone."""
+
+
+def in_parts(experiment, folder) -> tuple[pd.DataFrame, int]:
+    """Rows of a run that is stopped after every update, and how often it was."""
+    for stops in range(100):
+        try:
+            return runner.run(experiment, "cpu", folder, progress=False, time_budget_s=0), stops
+        except OutOfTime:
+            continue
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_run_stopped_after_every_update_equals_the_uninterrupted_one_bit_for_bit(games, tmp_path, name):
+    experiment = only(name)
+    whole = runner.run(experiment, "cpu", tmp_path / "whole", progress=False)
+    parts, stops = in_parts(experiment, tmp_path / "parts")
+    assert stops == 3  # of four updates; the second stop is at the end of a visit
+    pd.testing.assert_frame_equal(parts[KEYS], whole[KEYS], check_exact=True)
+    assert list(tmp_path.rglob("*.checkpoint")) == []
+
+
+def killed(monkeypatch, function: str, visit_index: int, iteration: int | None = None):
+    """Let a function of the loop fail in a visit (at an update)."""
+    original = getattr(train, function)
+
+    def failing(experiment, player, *rest):
+        if player.index == visit_index and (iteration is None or rest[1] == iteration):
+            raise Killed
+        return original(experiment, player, *rest)
+
+    monkeypatch.setattr(train, function, failing)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [("advance", 0, 1), ("leave", 0), ("advance", 1, 0), ("advance", 1, 1)],
+    ids=["in the first visit", "before the end of a visit is measured", "before the next begins", "in the last visit"],
+)
+def test_run_killed_anywhere_equals_the_uninterrupted_one(games, tmp_path, where):
+    experiment = only("adam_kept", ppo=replace(TINY.ppo, anneal=True))
+    whole = runner.run(experiment, "cpu", tmp_path / "whole", progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        killed(patch, *where)
+        with pytest.raises(Killed):
+            runner.run(experiment, "cpu", tmp_path / "parts", progress=False, checkpoint_every_s=0)
+    assert len(list(tmp_path.rglob("*.checkpoint"))) == 1
+    resumed = runner.run(experiment, "cpu", tmp_path / "parts", progress=False)
+    pd.testing.assert_frame_equal(resumed[KEYS], whole[KEYS], check_exact=True)
+
+
+def test_player_that_takes_up_a_state_goes_on_as_the_other_does(games):
+    players = [Player(TINY, [Run(TINY.methods[0], s) for s in SEEDS], CPU) for _ in range(2)]
+    first, second = players
+    first.enter(1)
+    first.learn(first.play(Log(2, 1, CPU).point(0)), 0.0)
+    first.returns += torch.arange(8.0)  # as if something had been won in the episodes under way
+    second.load_state_dict(copy.deepcopy(first.state_dict()), 1)
+    logs = [Log(2, 1, CPU) for _ in players]
+    for player, log in zip(players, logs, strict=True):
+        player.learn(player.play(log.point(0)), 0.5)
+    assert all(torch.equal(logs[0].sums[k], logs[1].sums[k]) for k in logs[0].sums)
+    assert logs[0].sums["returns"].sum() > logs[0].sums["rewards"].sum()
+    for a, b in zip(*(p.agent.params.values() for p in players), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_resumed_run_makes_only_the_updates_that_are_left(games, tmp_path, monkeypatch):
+    with pytest.raises(OutOfTime):
+        runner.run(TINY, "cpu", tmp_path, progress=False, time_budget_s=0)
+    made, original = [], train.advance
+    monkeypatch.setattr(train, "advance", lambda *a: (made.append((a[1].index, a[3])), original(*a))[1])
+    runner.run(TINY, "cpu", tmp_path, progress=False)
+    assert made == [(0, 1), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("suite", REINFORCEMENT)
+def test_adamo_pulls_as_far_in_a_visit_as_in_the_authors_scripts(suite, tier):
+    experiment = REINFORCEMENT[suite][tier]
+    updates = experiment.iterations * experiment.ppo.epochs * experiment.ppo.minibatches
+    pulled = [m for m in experiment.methods if m.isometry_strength]
+    assert pulled
+    for method in pulled:
+        assert method.lr * method.isometry_strength * updates == pytest.approx(PULL[suite], rel=0.01)

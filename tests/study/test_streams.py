@@ -1,0 +1,296 @@
+"""Contracts of dyniso.study.streams: tasks are pure functions of (stream, seed, task), on every machine."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dyniso.study import data
+from dyniso.study.specs import BITS, STREAMS, Stream, get
+from dyniso.study.streams import (
+    batch_order,
+    from_new_task,
+    load_source,
+    load_task,
+    make_task,
+    slow_bits,
+    slow_target,
+    standardise,
+    task_arrays,
+    task_order,
+)
+
+CPU = torch.device("cpu")
+KINDS = tuple(STREAMS)
+IMAGE_KINDS = [kind for kind in KINDS if kind != "slow_regression"]
+every_kind = pytest.mark.parametrize("kind", KINDS)
+LABELS = np.arange(1000) % 7  # true labels of pretended images; 7 classes, so random ones over 10 cannot be theirs
+PAIR_LABELS = np.arange(6600) % 22  # enough classes for 11 pairs
+PIXELS = 784
+
+
+def stream(kind: str, samples: int = 600, tasks: int = 5) -> Stream:
+    return Stream(kind, BITS if kind == "slow_regression" else "mnist-small", samples=samples, tasks=tasks)
+
+
+def draw(kind: str, seed: int = 0, task: int = 0):
+    return make_task(stream(kind), seed, task, PAIR_LABELS if kind == "class_pairs" else LABELS, PIXELS)
+
+
+def drawn(kind: str, seed: int = 0, task: int = 0) -> bytes:
+    return b"".join(part.tobytes() for part in draw(kind, seed, task) if part is not None)
+
+
+@every_kind
+def test_tasks_in_any_order_are_the_same_bytes(kind):
+    forwards = [drawn(kind, 3, t) for t in range(5)]
+    assert [drawn(kind, 3, t) for t in reversed(range(5))] == forwards[::-1]
+
+
+@every_kind
+def test_every_seed_and_task_has_its_own_draw(kind):
+    assert len({drawn(kind, seed, task) for seed in range(4) for task in range(5)}) == 20
+
+
+@every_kind
+def test_no_draw_touches_the_global_generators(kind):
+    numpy_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    drawn(kind)
+    assert (np.random.get_state()[1] == numpy_before).all()  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_before)
+
+
+# A change means that every stored result came from other tasks.
+GOLDEN = {
+    "random_labels": "19daf7e42f294152",
+    "permuted_pixels": "db67f25d63321ca1",
+    "shuffled_labels": "0fdeeb6ba9dc8578",
+    "shuffled_classes": "4781cc9478d9939c",
+    "class_pairs": "c22a83cb4bc7d838",
+    "slow_regression": "33b9412b2edaba7f",
+}
+
+
+@every_kind
+def test_task_has_the_golden_bytes(kind):
+    assert hashlib.sha256(drawn(kind, seed=1, task=2)).hexdigest()[:16] == GOLDEN[kind]
+
+
+def test_batch_order_has_the_golden_values():
+    assert batch_order(stream(KINDS[0]), 1, 2, 3, 4).tolist() == [
+        [570, 18, 91, 466],
+        [476, 177, 386, 42],
+        [268, 13, 192, 48],
+    ]
+
+
+@pytest.mark.parametrize("kind", IMAGE_KINDS)
+def test_images_of_a_task_are_distinct_and_in_range(kind):
+    rows = draw(kind, 0, 1).rows
+    assert len(np.unique(rows)) == 600
+    assert rows.min() >= 0
+    assert rows.max() < len(PAIR_LABELS if kind == "class_pairs" else LABELS)
+
+
+def test_random_labels_keep_the_images_of_a_seed_and_redraw_the_labels():
+    first, second = (make_task(stream("random_labels"), 0, t, LABELS, PIXELS) for t in (0, 1))
+    assert (first.rows == second.rows).all()
+    assert (first.labels == second.labels).mean() < 0.2  # chance 0.1, standard error 0.012
+
+
+def test_random_labels_are_uniform_and_independent_of_the_images():
+    tasks = [make_task(stream("random_labels", tasks=50), 0, t, LABELS, PIXELS) for t in range(50)]
+    table = np.zeros((10, 7))
+    for task in tasks:
+        np.add.at(table, (task.labels, LABELS[task.rows]), 1)
+    expected = np.full(10, 0.1)[:, None] * table.sum(0)
+    chi2 = ((table - expected) ** 2 / expected).sum()
+    assert 25 < chi2 < 120  # 63 degrees of freedom: mean 63, standard deviation 11.2
+
+
+def test_permuted_pixels_have_true_labels():
+    task = make_task(stream("permuted_pixels"), 0, 3, LABELS, PIXELS)
+    assert (task.labels == LABELS[task.rows]).all()
+
+
+def test_first_permutation_is_the_identity_and_later_ones_are_other_bijections():
+    first, *later = (make_task(stream("permuted_pixels"), 0, t, LABELS, PIXELS).permutation for t in range(5))
+    assert (first == np.arange(PIXELS)).all()
+    for permutation in later:
+        assert (np.sort(permutation) == np.arange(PIXELS)).all()
+        assert (permutation == np.arange(PIXELS)).mean() < 0.02  # one fixed point is expected
+
+
+def test_undoing_the_permutation_gives_the_original_pixels():
+    x = torch.arange(1000 * PIXELS, dtype=torch.float32).view(1000, PIXELS)
+    task = make_task(stream("permuted_pixels"), 0, 3, LABELS, PIXELS)
+    inputs, labels = task_arrays(x, task)
+    assert not torch.equal(inputs, x[task.rows])
+    assert torch.equal(inputs[:, np.argsort(task.permutation)], x[task.rows])
+    assert labels.tolist() == task.labels.tolist()
+
+
+def test_random_label_inputs_are_the_chosen_images():
+    x = torch.arange(2000.0).view(1000, 2)
+    task = make_task(stream("random_labels"), 0, 3, LABELS, 2)
+    assert torch.equal(task_arrays(x, task)[0], x[task.rows])
+
+
+@pytest.mark.parametrize(
+    ("samples", "task", "message"),
+    [
+        (1001, 0, "stream.samples=1001; mnist-small has only 1000 images"),
+        (600, 5, "task=5; it must be a whole number from 0 to 4"),
+        (600, -1, "task=-1"),
+    ],
+)
+def test_task_that_cannot_be_drawn_is_an_error(samples, task, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(stream("random_labels", samples), 0, task, LABELS, PIXELS)
+
+
+def test_longer_batch_order_begins_with_the_shorter_one():
+    long = batch_order(stream(KINDS[0]), 0, 1, 40, 64)
+    for steps in (1, 8, 9, 10, 27):
+        assert (batch_order(stream(KINDS[0]), 0, 1, steps, 64) == long[:steps]).all()
+
+
+def test_batches_of_one_epoch_are_disjoint_and_in_range():
+    order = batch_order(stream(KINDS[0]), 0, 1, 20, 64)  # 9 batches of 64 an epoch, 24 images left out
+    assert order.shape == (20, 64)
+    assert order.min() >= 0
+    assert order.max() < 600
+    assert [len(np.unique(epoch)) for epoch in (order[:9], order[9:18], order[18:])] == [576, 576, 128]
+
+
+def test_epochs_seeds_and_tasks_have_their_own_order():
+    orders = [batch_order(stream(KINDS[0]), seed, task, 2, 600) for seed in (0, 1) for task in (0, 1)]
+    assert len({epoch.tobytes() for order in orders for epoch in order}) == 8
+
+
+@pytest.mark.parametrize(("steps", "batch", "named"), [(3, 601, "batch=601"), (3, 0, "batch=0"), (0, 8, "steps=0")])
+def test_batches_that_cannot_be_drawn_are_an_error(steps, batch, named):
+    with pytest.raises(ValueError, match=named):
+        batch_order(stream(KINDS[0]), 0, 0, steps, batch)
+
+
+def test_standardised_images_have_mean_zero_and_variance_one():
+    images = data.load("mnist-small")
+    x = standardise(images)
+    assert x.shape == (len(images), 784)
+    assert x.dtype == torch.float32
+    assert abs(float(x.double().mean())) < 1e-4
+    assert float(x.double().std()) == pytest.approx(1, abs=1e-4)
+
+
+def test_pooled_images_are_means_of_squares_and_a_pool_that_does_not_divide_is_an_error():
+    images = data.load("mnist-small")
+    x = standardise(images, pool=2, scale="symmetric").view(-1, 14, 14)
+    pixels = torch.from_numpy(images.x[:, 0]).float()
+    torch.testing.assert_close(x[:, 3, 5], pixels[:, 6:8, 10:12].mean((1, 2)) / 127.5 - 1)
+    with pytest.raises(ValueError, match=r"stream\.pool=3; it must divide"):
+        standardise(images, pool=3)
+
+
+def test_symmetric_scale_maps_black_to_minus_one_and_white_to_one():
+    x = standardise(data.load("mnist-small"), scale="symmetric")
+    assert (x.min(), x.max()) == (-1, 1)
+
+
+# --------------------------------------------------------------------------------------------- the other streams
+
+
+def test_shuffled_labels_keep_the_images_and_the_histogram_of_labels():
+    first, second = draw("shuffled_labels", 0, 0), draw("shuffled_labels", 0, 1)
+    assert (first.rows == second.rows).all()
+    assert (np.bincount(first.labels) == np.bincount(second.labels)).all()
+    assert (np.bincount(first.labels) == np.bincount(LABELS[first.rows])).all()
+    assert (first.labels != second.labels).mean() > 0.7  # chance 6/7
+
+
+def test_shuffled_classes_rename_the_true_classes_by_a_bijection():
+    for task in range(4):
+        found = draw("shuffled_classes", 0, task)
+        pairs = set(zip(LABELS[found.rows].tolist(), found.labels.tolist(), strict=True))
+        assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) == 7
+        assert (task == 0) == all(a == b for a, b in pairs)
+
+
+def test_class_pairs_of_a_seed_share_no_class_and_have_labels_zero_and_one():
+    seen: list[int] = []
+    for task in range(5):
+        found = draw("class_pairs", 3, task)
+        classes = sorted(set(PAIR_LABELS[found.rows].tolist()))
+        assert len(classes) == 2
+        assert len(set(zip(PAIR_LABELS[found.rows].tolist(), found.labels.tolist(), strict=True))) == 2
+        assert set(found.labels.tolist()) == {0, 1}
+        seen += classes
+    assert len(set(seen)) == 10
+
+
+@pytest.mark.parametrize(
+    ("samples", "tasks", "message"), [(600, 12, r"stream\.tasks=12;.*11 pairs"), (601, 5, "have only 600 images")]
+)
+def test_class_pairs_that_do_not_fit_are_an_error(samples, tasks, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(stream("class_pairs", samples, tasks), 0, 0, PAIR_LABELS, PIXELS)
+
+
+def test_slow_bits_are_constant_in_a_task_fast_ones_are_fair_and_the_last_is_one():
+    first, second = (slow_bits(2000, 0, task) for task in (0, 1))
+    assert (first[:, :15] == first[0, :15]).all()
+    assert (first[0, :15] != second[0, :15]).any()
+    assert np.abs(first[:, 15:20].mean(0) - 0.5).max() < 0.06  # five standard errors
+    assert (first[:, 20] == 1).all()
+
+
+def test_slow_target_is_the_sum_of_threshold_units_spelled_out():
+    inputs = slow_bits(50, 1, 0)
+    draws = np.random.default_rng([5, 1])
+    W = 2 * draws.integers(2, size=(100, 21)) - 1
+    signs = 2 * draws.integers(2, size=100) - 1
+    for x, y in zip(inputs, slow_target(inputs, 1), strict=True):
+        fired = [float(w @ x) > 0.7 * 21 - (w < 0).sum() for w in W]
+        assert y == sum(s for s, on in zip(signs, fired, strict=True) if on)
+
+
+def test_slow_target_is_the_same_function_in_every_task_of_a_seed():
+    same = slow_bits(10, 0, 0)
+    assert (slow_target(same, 0) == slow_target(same, 0)).all()
+    assert (slow_target(same, 0) != slow_target(same, 1)).any()
+
+
+# --------------------------------------------------------------------------------------------------- transition
+
+
+def test_transition_fades_the_task_before_out_and_then_is_over():
+    fading = Stream(samples=600, tasks=5, transition=0.5)
+    fresh = from_new_task(fading, 0, 1, 400, 32)
+    assert fresh.shape == (400, 32)
+    assert fresh[200:].all()
+    shares = fresh[:200].reshape(4, -1).mean(1)
+    np.testing.assert_allclose(shares, [0.125, 0.375, 0.625, 0.875], atol=0.05)
+
+
+@pytest.mark.parametrize(("transition", "task"), [(None, 3), (0.0, 3), (1.0, 0)])
+def test_nothing_is_mixed_without_a_transition_or_in_the_first_task(transition, task):
+    assert from_new_task(Stream(samples=600, tasks=5, transition=transition), 0, task, 10, 4) is None
+
+
+@pytest.mark.parametrize("kind", ["random_labels", "permuted_pixels"])
+def test_mixed_minibatch_takes_each_sample_whole_from_one_of_the_two_tasks(kind):
+    fading = Stream(kind, samples=64, tasks=3, transition=1.0)
+    experiment = replace(get("random_labels"), stream=fading, steps_per_task=20, batch=16, probe=32)
+    source = load_source(fading, CPU)
+    now, before = (load_task(experiment, [0, 1], task, source) for task in (2, 1))
+    position = task_order(experiment, [0, 1], 2)[7]
+    (x, y), new, old = now.take(position, 7), now.take(position), before.take(position)
+    mask = now.fresh[7]
+    assert mask.any()
+    assert not mask.all()
+    assert torch.equal(x[mask], new[0][mask])
+    assert torch.equal(x[~mask], old[0][~mask])
+    assert torch.equal(y[mask], new[1][mask])
+    assert torch.equal(y[~mask], old[1][~mask])
