@@ -711,16 +711,16 @@ claim(
 # %% [markdown]
 # ## What to conclude, and what not
 #
-# - **On average there is hardly a loss of plasticity to prevent here (4). In single visits there is one, and the penalty
-#   prevents it (9):** without it agents fail now and then to learn a game that a fresh net always learns, and recover later (10);
+# - **On average there is hardly a loss of plasticity to prevent here ({prf:ref}`average-there-hardly-loss`). In single visits there is one, and the penalty
+#   prevents it ({prf:ref}`penalty-keeps-visits-failing`):** without it agents fail now and then to learn a game that a fresh net always learns, and recover later ({prf:ref}`these-breakout-episode-lasts`);
 #   with it no visit fails, with ReLU or MaxMin. That is what the paper claims, seen after the fact and in one game for the most part.
-# - The penalty has a price in the first cycle (11), and in evaluation it stays a little behind (18).
-# - The authors' arm beats their baseline here as well (7), not in every window (8) and not by every measure (18). Their comparison
-#   cannot tell why, since three things change at once: sorting units and the penalty each help on average (16), and what the
-#   penalty adds to sorting units without biases is not decided (17).
-# - The clearing of Adam's state, which all their arms share, is a cost here and no help (6), with the same reservation (18).
-# - Isometry is reached (12) and dormant units are fewer (13). Which instrument says who scores hangs on what is counted (14), and weights
-#   that drift ever farther from isometry do not by themselves spoil the kernel (15).
+# - The penalty has a price in the first cycle ({prf:ref}`penalty-costs-first`), and in evaluation it stays a little behind ({prf:ref}`returns-four-effects-sure`).
+# - The authors' arm beats their baseline here as well ({prf:ref}`authors-adamo-arm-ends`), not in every window ({prf:ref}`lead-leans-on-cycles`) and not by every measure ({prf:ref}`returns-four-effects-sure`). Their comparison
+#   cannot tell why, since three things change at once: sorting units and the penalty each help on average ({prf:ref}`sorting-helps-average-maxmin`), and what the
+#   penalty adds to sorting units without biases is not decided ({prf:ref}`what-penalty-adds-authors`).
+# - The clearing of Adam's state, which all their arms share, is a cost here and no help ({prf:ref}`clearing-adam-s-state`), with the same reservation ({prf:ref}`returns-four-effects-sure`).
+# - Isometry is reached ({prf:ref}`pull-what-says`) and dormant units are fewer ({prf:ref}`adamo-keeps-more-units`). Which instrument says who scores hangs on what is counted ({prf:ref}`score-two-cycles-none`), and weights
+#   that drift ever farther from isometry do not by themselves spoil the kernel ({prf:ref}`weights-drift-away-isometry`).
 #
 # Not shown here:
 #

@@ -425,11 +425,11 @@ claim(
 # %% [markdown]
 # ## What to conclude, and what not
 #
-# - No loss of plasticity is seen on average (5), and no visit fails as on MinAtar (8), whether weights leave isometry or not (10). The
-#   kernel gets better with training (12), which may be the shared backbone at work: it goes on from game to game.
+# - No loss of plasticity is seen on average ({prf:ref}`no-arm-loses-surely`), and no visit fails as on MinAtar ({prf:ref}`no-visit-fails-some`), whether weights leave isometry or not ({prf:ref}`pull-what-says-2`). The
+#   kernel gets better with training ({prf:ref}`training-makes-kernel-actor`), which may be the shared backbone at work: it goes on from game to game.
 # - So nothing here speaks for or against AdamO as a cure. As an optimizer of PPO it is not surely ahead or behind: the arms are too
-#   close for four seeds (6, 9), and the two games pull in opposite directions (7).
-# - Dormant units go with ReLU and not with training (11), and they do not keep Adam from the best score.
+#   close for four seeds ({prf:ref}`last-cycle-they-between`, {prf:ref}`none-four-sure`), and the two games pull in opposite directions ({prf:ref}`two-games-disagree`).
+# - Dormant units go with ReLU and not with training ({prf:ref}`units-sleep-relu-not`), and they do not keep Adam from the best score.
 # - Part of every rise may be memory and not learning: the same games come back as they were.
 #
 # Not shown here:

@@ -265,9 +265,9 @@ claim(
 # %% [markdown]
 # ## What to conclude, and what not
 #
-# - The pull on reshaped kernels does what it says to their matrices (4), and little to the operators (4, 5).
-# - In this ReLU net that is not enough to stay plastic (7, 9). Sorting activations are (8), as in the dense nets.
-# - Two methods with the same penalty and the same isometry end far apart (9). In the dense nets they did not
+# - The pull on reshaped kernels does what it says to their matrices ({prf:ref}`adamo-strength-1-matrix`), and little to the operators ({prf:ref}`adamo-strength-1-matrix`, {prf:ref}`still-pull-narrows-operator`).
+# - In this ReLU net that is not enough to stay plastic ({prf:ref}`strength-tuned-dense-net`, {prf:ref}`isometry-kernels-matrices-not`). Sorting activations are ({prf:ref}`maxmin-keeps-everything-without`), as in the dense nets.
+# - Two methods with the same penalty and the same isometry end far apart ({prf:ref}`isometry-kernels-matrices-not`). In the dense nets they did not
 #   ({doc}`supervised_benchmarks`). So here the way the penalty is applied matters more than what it reaches: for AdamO.
 #
 # Not shown here:

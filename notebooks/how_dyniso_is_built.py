@@ -657,7 +657,7 @@ claim(
 #
 # ## Try changing
 #
-# - `-p runs 16`: a larger stack. Does the difference of claim 10 grow?
+# - `-p runs 16`: a larger stack. Does the difference of {prf:ref}`stacked-runs-equal-same` grow?
 # - `-p steps 32`: longer training amplifies rounding. By how much?
 #
 # ## Exercise

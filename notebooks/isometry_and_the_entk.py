@@ -1538,23 +1538,23 @@ claim(
 #
 # - **A worse kernel does mean slower gradient descent**, causally: same function, same data, other weights. The formula predicts
 #   by how much, if residuals have no preferred direction ({prf:ref}`function-moves-most`, {prf:ref}`predicted-plasticity-p-falls`, {prf:ref}`so-what-gradient-descent`, {prf:ref}`random-signs-descent-off`).
-# - **$\kappa(\Theta)$ is a guarantee for the worst task** (5, 6), not what to expect of a task (2). And the scale of the
-#   kernel may be left out only where the step adapts to it (10).
-# - **Isometry controls one of two factors.** It makes the backward maps, and so the kernel within a sample, perfect (16, 42). The
-#   Gram matrices stay with the data and the nonlinearity (39, 40, 49), where MaxMin gains nothing over ReLU (47).
-# - **In a CNN the factors do not separate.** The sum over layers stays exact (13), but perfect backward maps no longer make a perfect
-#   kernel within a sample (20).
+# - **$\kappa(\Theta)$ is a guarantee for the worst task** ({prf:ref}`worst-residual-best-step`, {prf:ref}`slowest-fastest-direction-left`), not what to expect of a task ({prf:ref}`one-condition-number`). And the scale of the
+#   kernel may be left out only where the step adapts to it ({prf:ref}`twice-kernel`).
+# - **Isometry controls one of two factors.** It makes the backward maps, and so the kernel within a sample, perfect ({prf:ref}`isometric-maxmin-kappa-theta`, {prf:ref}`within-sample`). The
+#   Gram matrices stay with the data and the nonlinearity ({prf:ref}`inputs-cosine-0-6`, {prf:ref}`mnist-relu-costs`, {prf:ref}`no-inner-product-decreases`), where MaxMin gains nothing over ReLU ({prf:ref}`formula-monte-carlo-differ`).
+# - **In a CNN the factors do not separate.** The sum over layers stays exact ({prf:ref}`mnist-images-strided-cnns`), but perfect backward maps no longer make a perfect
+#   kernel within a sample ({prf:ref}`isometric-cnn-kappa-b`).
 # - **Isometry is sufficient for good backward maps, and far from necessary.** A few small singular values cost nothing. A decaying
-#   spectrum, or a few very large values, cost one to three orders of magnitude (36, 44 to 46).
-# - **A free head is where anisotropy can come back.** Log its condition number (19, 38).
+#   spectrum, or a few very large values, cost one to three orders of magnitude ({prf:ref}`power-law-costs-order`, {prf:ref}`five-values-100-times` to {prf:ref}`nine-tenths-0-1`).
+# - **A free head is where anisotropy can come back.** Log its condition number ({prf:ref}`free-head-first-sample`, {prf:ref}`same-five-head-alone`).
 #
 # Not shown here:
 #
-# - that the $\kappa(W_l)$, or their product, say anything about $\kappa(\Theta)$. They do not (22, 23, 28 to 30), and in small
-#   networks no more than in wide ones (33, 34);
+# - that the $\kappa(W_l)$, or their product, say anything about $\kappa(\Theta)$. They do not ({prf:ref}`first-useless-power-law`, {prf:ref}`infinite-relu`, {prf:ref}`he-gaussian-kappa-square` to {prf:ref}`above-kappa-w`), and in small
+#   networks no more than in wide ones ({prf:ref}`maxmin-z`, {prf:ref}`relu-product-infinite-draws`);
 # - that $\kappa(\Theta)$ decides the speed of Adam. A rescaling that all but stops gradient descent nearly leaves Adam alone
-#   (53, 54). The case for AdamO is about Adam and cannot rest on this kernel alone; the other chapters test it by training;
-# - that real tasks are isotropic. True labels favour the fast directions (57), so a bad $\kappa$ may cost less than $P_K$ says;
+#   ({prf:ref}`adam-best-rate-hardly`, {prf:ref}`fixed-rate-1e-4`). The case for AdamO is about Adam and cannot rest on this kernel alone; the other chapters test it by training;
+# - that real tasks are isotropic. True labels favour the fast directions ({prf:ref}`true-labels-times-progress`), so a bad $\kappa$ may cost less than $P_K$ says;
 # - that training keeps a kernel where it was. These are networks at their start, with weights made by hand.
 #
 # ## Try changing
@@ -1592,7 +1592,7 @@ claim(
 # :::
 
 # %% tags=["hide-input"]
-x = sphere(10).to(torch_device)
+x = sphere({prf:ref}`twice-kernel`).to(torch_device)
 for phi in ("maxmin", "crelu"):
     model = nets.mlp(784, C, width, 3, phi, seed=0).to(torch_device)
     blocks = torch.linalg.cond(sample_blocks(empirical_ntk(model, x)))

@@ -847,26 +847,26 @@ claim(
 # %% [markdown]
 # ## What to conclude, and what not
 #
-# - On random labels the paper's claim holds for its penalty at a tuned strength (3), not at the printed one (2). What matters is
-#   the penalty, not that it is decoupled or new: Parseval regularisation and the coupled form do the same (6).
-# - There isometric *activations* do more than isometric weights (4), and with them the penalty is idle (5).
+# - On random labels the paper's claim holds for its penalty at a tuned strength ({prf:ref}`strength-tuned-loses-nothing`), not at the printed one ({prf:ref}`adamo-printed-strength-hardly`). What matters is
+#   the penalty, not that it is decoupled or new: Parseval regularisation and the coupled form do the same ({prf:ref}`decoupled-or-loss-every`).
+# - There isometric *activations* do more than isometric weights ({prf:ref}`maxmin-crelu-plain-adam`), and with them the penalty is idle ({prf:ref}`there-pull-adds-nothing`).
 # - On random labels the kernel view is borne out better than the isometry view: $P_{100}$ orders methods of all kinds, from
-#   penalties to resets to Muon, while the weights' distance from isometry does not (9, 10). On permuted pixels it is the other
-#   way round: there the isometry of weights goes with the score, and MaxMin needs it (11, 12).
+#   penalties to resets to Muon, while the weights' distance from isometry does not ({prf:ref}`muon-keeps-learning`, {prf:ref}`random-labels-kernel-orders`). On permuted pixels it is the other
+#   way round: there the isometry of weights goes with the score, and MaxMin needs it ({prf:ref}`permuted-pixels-weights`, {prf:ref}`there-adamo-maxmin-adamo`).
 # - Where classes are renamed, what was learned about the images is worth keeping, and methods that let weights grow keep
-#   most of it (13). Holding weights near isometry is not free.
+#   most of it ({prf:ref}`where-classes-renamed-isometry`). Holding weights near isometry is not free.
 # - Where each task has two new classes of photographs the paper's account fits best: what holds or pulls weights to isometry
-#   leads, on sorting activations too (15). But Adam loses little there (14), and a fresh network does almost as well (16).
+#   leads, on sorting activations too ({prf:ref}`there-four-lead-hold`). But Adam loses little there ({prf:ref}`class-pairs-adam-loses`), and a fresh network does almost as well ({prf:ref}`little-more-fresh-start`).
 # - Boundaries matter most. Where the same labels come in gradually Adam keeps learning with weights that are far from isometric
-#   (19 to 21). The stream that is used to show loss of plasticity is also the one that produces most of it.
+#   ({prf:ref}`this-stream-loss-one` to {prf:ref}`no-sharp-boundaries-steps`). The stream that is used to show loss of plasticity is also the one that produces most of it.
 #
 # Not shown here:
 #
 # - anything at the paper's size. Networks are 64 wide, images small, tasks short; tier `paper` is not run;
-# - that the candidates are the best there are. Four each is little, sweeps see the first tasks only (28), and many choices are at the
-#   edge of their grid (29, 30; {doc}`the appendix <settings_and_costs>` shows which);
-# - that the engine repeats other papers' results. One published number is met (22); on the two other protocols our tasks and their steps are a fifth of the
-#   original or less, and what is shown is that their streams and nets run here, not that their curves come out (24, 27);
+# - that the candidates are the best there are. Four each is little, sweeps see the first tasks only ({prf:ref}`sweeps-see-fewer-tasks`), and many choices are at the
+#   edge of their grid ({prf:ref}`choices-among-four-learning`, {prf:ref}`methods-strength-or-like`; {doc}`the appendix <settings_and_costs>` shows which);
+# - that the engine repeats other papers' results. One published number is met ({prf:ref}`here-seeds-within-was`); on the two other protocols our tasks and their steps are a fifth of the
+#   original or less, and what is shown is that their streams and nets run here, not that their curves come out ({prf:ref}`source-s-rate-1e`, {prf:ref}`measured-linear-fit-adam`);
 # - a comparison blind to what was known: AdamO's two strengths were offered after its strengths had been studied on the first
 #   of these streams, with the seeds judged here ({doc}`adamo`); other candidates come from the methods' sources;
 # - why gradual labels are harmless: fewer large steps after a change, or gradients that never vanish within a task.
