@@ -1592,7 +1592,7 @@ claim(
 # :::
 
 # %% tags=["hide-input"]
-x = sphere({prf:ref}`twice-kernel`).to(torch_device)
+x = sphere(10).to(torch_device)
 for phi in ("maxmin", "crelu"):
     model = nets.mlp(784, C, width, 3, phi, seed=0).to(torch_device)
     blocks = torch.linalg.cond(sample_blocks(empirical_ntk(model, x)))
