@@ -103,7 +103,7 @@ show(
 # %% tags=["hide-input"]
 channels = dict(zip(counts["game"], counts["channels"], strict=True))
 claim(
-    "games-differ-what-they",
+    "games-differ-in-channels",
     f"The games differ in what they have: {', '.join(f'{n.replace(chr(95), chr(32))} {c}' for n, c in channels.items())} channels. The agent "
     "has six actions in all of them; one that a game lacks does nothing there.",
     sorted(channels.values()) == [4, 4, 6, 7, 10]
@@ -112,7 +112,7 @@ claim(
 orders = [[visit(games, s, i).game for i in range(len(games.names))] for s in range(40)]
 permuted = {visit(games, 0, i).channels for i in range(games.visits)}
 claim(
-    "which-game-which-order",
+    "visits-follow-from-seed-and-number",
     f"Which game and which order of channels comes when is a function of seed and visit: in {games.visits} visits of seed 0 all "
     f"{len(permuted)} orders differ, and over 40 seeds {games.names[0]} comes first {sum(o[0] == games.names[0] for o in orders)} times.",
     len(permuted) == games.visits and 10 <= sum(o[0] == games.names[0] for o in orders) <= 30,
@@ -145,7 +145,7 @@ scale = [
 show_table([{"": what, "tier paper": of(paper), "stored here (check)": of(stored)} for what, of in scale])
 updates = [e.tasks * e.iterations * e.ppo.epochs * e.ppo.minibatches for e in (paper, stored)]
 claim(
-    "run-authors-protocol-makes",
+    "authors-runs-are-longer",
     f"A run of the authors' protocol makes {updates[0] / updates[1]:.0f} times as many updates.",
     updates[0] > 200 * updates[1],
 )
@@ -332,7 +332,7 @@ lost = [row["name"] for row in board if row["change"].high < 0]
 gained = [row["name"] for row in board if row["change"].low > 0]
 adam, fell = by_name["adam"], ", ".join(labels[name] for name in lost)
 claim(
-    "average-there-hardly-loss",
+    "hardly-a-loss-on-average",
     f"On average there is hardly a loss of plasticity to see in {cycles} cycles: of {len(board)} methods {len(gained)} end the last cycle surely higher than "
     f"the first, {len(lost)} surely lower ({fell}). Whether Adam, at {with_interval(*adam['change'])}, loses is not decided.",
     len(gained) >= 5 and len(lost) <= 1 and adam["change"].low < -0.1 < adam["change"].high,
@@ -343,21 +343,21 @@ above, below = (
     for side in (lambda score: score.low > 1, lambda score: score.high < 1)
 )
 claim(
-    "whether-going-worth-more",
+    "going-on-against-starting-anew",
     f"Whether going on is worth more than starting anew depends on what is counted: of {len(going_on)} methods that go on {len(above['return'])} end surely above a "
     f"fresh net in returns and {len(below['return'])} below, by reward in 1,000 steps {len(above['reward_rate'])} and {len(below['reward_rate'])}, in evaluation "
     f"{len(above['evaluation_return'])} and {len(below['evaluation_return'])}.",
     len(above["return"]) > 6 > len(below["return"]) and len(below["reward_rate"]) > len(above["reward_rate"]),
 )
 claim(
-    "clearing-adam-s-state",
+    "clearing-adams-state-costs",
     f"Clearing Adam's state at changes of game, which all the authors' arms do, costs plain Adam {with_interval(*cleared)}: with its state kept it is among the "
     f"two best, {with_interval(*by_name['adam_kept']['return'], '.2f')}.",
     cleared[2] < 0 and "adam_kept" in [row["name"] for row in board[:2]],
 )
 ours = by_name["maxmin_adamo_no_bias"]
 claim(
-    "authors-adamo-arm-ends",
+    "authors-arm-is-ahead-of-adam",
     f"The authors' AdamO arm ends at {with_interval(*ours['return'], '.2f')}, ahead of Adam by {with_interval(*whole)}.",
     whole[1] > 0,
 )
@@ -416,7 +416,7 @@ show_table(
     ]
 )
 claim(
-    "penalty-keeps-visits-failing",
+    "penalty-keeps-visits-from-failing",
     f"The penalty keeps visits from failing. Of the {visits_of_four} visits of the four arms without it {len(free)} fail, in {runs_of(free)} of {runs_of_four} runs, "
     f"all after the first cycle; of as many with it {len(held)}. A fresh net never fails, nor do FIRE and shrink & perturb, which change the weights at every change "
     f"of game. In evaluation it is {len(failed(FREE, 'evaluation_return'))} visits in {runs_of(failed(FREE, 'evaluation_return'))} runs against "
@@ -440,14 +440,14 @@ later = table[table["method"].isin(FREE)].merge(
 )
 recovered = later[(later["task"] > later["since"]) & (later["score"] > 1)].groupby(["method", "seed"]).ngroups
 claim(
-    "these-breakout-episode-lasts",
+    "failed-visits-are-breakout-and-pass",
     f"{len(breakout)} of these {len(free)} are in breakout: an episode lasts {lengths.median():.0f} steps in them, so the ball is hardly ever met. It passes: in "
     f"{recovered} of the {runs_of(free)} runs a later visit is above a fresh net again.",
     len(breakout) > 0.8 * len(free) and lengths.median() < 12 and recovered > runs_of(free) / 2,
 )
 start = {by: over([0], PENALTY, by) for by in tables}
 claim(
-    "penalty-costs-first",
+    "penalty-costs-at-first",
     f"The penalty costs at first: {with_interval(*start['return'])} of a fresh net's return in the first cycle, and {with_interval(*start['evaluation_return'])} in evaluation. A part of what "
     "AdamO gains from the first cycle to the last is this cost wearing off.",
     all(start[by][2] < min(0, over_last(shown, PENALTY, by)[0]) for by in ("return", "evaluation_return")),
@@ -526,14 +526,14 @@ start_defect = float(
 # %% tags=["hide-input"]
 iso = measured["isometry_defect"]
 claim(
-    "pull-what-says",
+    "minatar-pull-does-what-it-says",
     f"The pull does what it says: the isometry defect, {start_defect:.0f} at the start because of the gain of sqrt 2, ends at {iso['adamo']:.3f} and "
     f"{iso['maxmin_adamo']:.3f} with AdamO, at {iso['adam']:.0f} with Adam.",
     max(iso[m] for m in PULLED) < 0.05 and iso["adam"] > 10 * start_defect,
 )
 dead = measured["dormant_actor"], measured["dormant_critic"]
 claim(
-    "adamo-keeps-more-units",
+    "adamo-keeps-more-units-awake",
     f"AdamO keeps more units awake: {dead[0]['adamo']:.0%} of the actor's and {dead[1]['adamo']:.0%} of the critic's are dormant, with Adam "
     f"{dead[0]['adam']:.0%} and {dead[1]['adam']:.0%}. MaxMin has none at all, with the penalty or without.",
     all(d["adamo"] < 0.7 * d["adam"] and d[[m for m in labels if "maxmin" in m]].max() < 0.01 for d in dead),
@@ -546,7 +546,7 @@ def agrees(key, by):
 
 
 claim(
-    "score-two-cycles-none",
+    "no-instrument-orders-two-cycles",
     f"With the score of two cycles none of the instruments orders the methods well: {order['isometry_defect']:+.2f} (rank correlation; isometry defect), "
     f"{order['dormant_actor']:+.2f} and {order['dormant_critic']:+.2f} (dormant units), {order['P_100']:+.2f} (P_100 of the actor's kernel). Over all cycles P_100 does better, "
     f"{agrees('P_100', 'return'):+.2f} for returns and {agrees('P_100', 'evaluation_return'):+.2f} in evaluation, but {agrees('P_100', 'reward_rate'):+.2f} by reward in 1,000 steps; there "
@@ -588,7 +588,7 @@ drifting = ("adam", "adam_kept", "maxmin")
 (a, b), (c, d), (e, f) = (from_to("isometry_defect", name) for name in drifting)
 kernels = [from_to("P_100", name) for name in drifting]
 claim(
-    "weights-drift-away-isometry",
+    "drift-does-not-spoil-the-kernel",
     f"Weights drift away from isometry without an end: in every single cycle the defect grows with Adam ({a:.0f} to {b:.0f}), with its state kept ({c:.0f} to {d:.0f}) "
     f"and with MaxMin ({e:.0f} to {f:.0f}). The kernel that these three take into a new game is no worse for it: P_100 goes from {kernels[0][0]:.2f} to {kernels[0][1]:.2f} with "
     f"Adam, from {kernels[2][0]:.2f} to {kernels[2][1]:.2f} with MaxMin.",
@@ -622,7 +622,7 @@ show_table(
 
 # %% tags=["hide-input"]
 claim(
-    "sorting-helps-average-maxmin",
+    "sorting-and-the-penalty-help",
     f"Sorting helps on average, MaxMin {with_interval(*factors['MaxMin instead of ReLU'])}; so does the penalty, {with_interval(*factors['the penalty'])}; what leaving out biases "
     f"does is not decided, {with_interval(*factors['no biases instead of biases'])}.",
     min(factors["MaxMin instead of ReLU"][1], factors["the penalty"][1]) > 0
@@ -630,7 +630,7 @@ claim(
 )
 alone = claims.effect("minatar_penalty_adds_to_maxmin", numbers)
 claim(
-    "what-penalty-adds-authors",
+    "what-the-penalty-adds-is-not-decided",
     f"What the penalty adds to the authors' arm, to MaxMin without biases, is not decided: {with_interval(*alone)}.",
     alone[1] < 0 < alone[2],
 )
@@ -659,7 +659,7 @@ show_table(
 )
 sorting, pull = ({by: windows[what, by][5] for by in BY} for what in ("MaxMin instead of ReLU", "the penalty"))
 claim(
-    "returns-four-effects-sure",
+    "effects-hang-on-the-measure",
     f"In returns the four effects are sure over two cycles and none is over five. By other measures two are: MaxMin in evaluation, "
     f"{with_interval(*sorting['evaluation_return'])}, and the penalty by reward in 1,000 steps, {with_interval(*pull['reward_rate'])}; in evaluation the penalty costs, "
     f"{with_interval(*pull['evaluation_return'])}. Read {{prf:ref}}`clearing-adam-s-state`, {{prf:ref}}`authors-adamo-arm-ends`, {{prf:ref}}`sorting-helps-average-maxmin` as directions.",
@@ -683,7 +683,7 @@ optimizer.step()
 # %% tags=["hide-input"]
 pulled = [tuple(p.shape) for g in optimizer.param_groups if g["isometry_strength"] for p in g["params"]]
 claim(
-    "matrices-pulled-hidden-ones",
+    "hidden-matrices-are-pulled",
     f"{len(pulled)} matrices are pulled, the hidden ones of actor and critic: {', '.join('x'.join(map(str, p)) for p in pulled)}.",
     pulled == [(64, 1000), (64, 64)] * 2,
 )
@@ -701,7 +701,7 @@ show_table(claims.as_rows(judged))
 # %% tags=["hide-input"]
 said = [v.verdict for _, v in judged]
 claim(
-    "claims-questions-reproduced-this",
+    "minatar-verdicts",
     f"Of {len(said)} claims and questions {said.count('reproduced')} are reproduced at this scale, {said.count('partly')} are not decided and "
     f"{said.count('not')} fails: that clearing Adam's state raises the score.",
     said.count("reproduced") + said.count("partly") + said.count("not") == len(said)
@@ -711,16 +711,16 @@ claim(
 # %% [markdown]
 # ## What to conclude, and what not
 #
-# - **On average there is hardly a loss of plasticity to prevent here ({prf:ref}`average-there-hardly-loss`). In single visits there is one, and the penalty
-#   prevents it ({prf:ref}`penalty-keeps-visits-failing`):** without it agents fail now and then to learn a game that a fresh net always learns, and recover later ({prf:ref}`these-breakout-episode-lasts`);
+# - **On average there is hardly a loss of plasticity to prevent here ({prf:ref}`hardly-a-loss-on-average`). In single visits there is one, and the penalty
+#   prevents it ({prf:ref}`penalty-keeps-visits-from-failing`):** without it agents fail now and then to learn a game that a fresh net always learns, and recover later ({prf:ref}`failed-visits-are-breakout-and-pass`);
 #   with it no visit fails, with ReLU or MaxMin. That is what the paper claims, seen after the fact and in one game for the most part.
-# - The penalty has a price in the first cycle ({prf:ref}`penalty-costs-first`), and in evaluation it stays a little behind ({prf:ref}`returns-four-effects-sure`).
-# - The authors' arm beats their baseline here as well ({prf:ref}`authors-adamo-arm-ends`), not in every window ({prf:ref}`lead-leans-on-cycles`) and not by every measure ({prf:ref}`returns-four-effects-sure`). Their comparison
-#   cannot tell why, since three things change at once: sorting units and the penalty each help on average ({prf:ref}`sorting-helps-average-maxmin`), and what the
-#   penalty adds to sorting units without biases is not decided ({prf:ref}`what-penalty-adds-authors`).
-# - The clearing of Adam's state, which all their arms share, is a cost here and no help ({prf:ref}`clearing-adam-s-state`), with the same reservation ({prf:ref}`returns-four-effects-sure`).
-# - Isometry is reached ({prf:ref}`pull-what-says`) and dormant units are fewer ({prf:ref}`adamo-keeps-more-units`). Which instrument says who scores hangs on what is counted ({prf:ref}`score-two-cycles-none`), and weights
-#   that drift ever farther from isometry do not by themselves spoil the kernel ({prf:ref}`weights-drift-away-isometry`).
+# - The penalty has a price in the first cycle ({prf:ref}`penalty-costs-at-first`), and in evaluation it stays a little behind ({prf:ref}`effects-hang-on-the-measure`).
+# - The authors' arm beats their baseline here as well ({prf:ref}`authors-arm-is-ahead-of-adam`), not in every window ({prf:ref}`lead-leans-on-cycles`) and not by every measure ({prf:ref}`effects-hang-on-the-measure`). Their comparison
+#   cannot tell why, since three things change at once: sorting units and the penalty each help on average ({prf:ref}`sorting-and-the-penalty-help`), and what the
+#   penalty adds to sorting units without biases is not decided ({prf:ref}`what-the-penalty-adds-is-not-decided`).
+# - The clearing of Adam's state, which all their arms share, is a cost here and no help ({prf:ref}`clearing-adams-state-costs`), with the same reservation ({prf:ref}`effects-hang-on-the-measure`).
+# - Isometry is reached ({prf:ref}`minatar-pull-does-what-it-says`) and dormant units are fewer ({prf:ref}`adamo-keeps-more-units-awake`). Which instrument says who scores hangs on what is counted ({prf:ref}`no-instrument-orders-two-cycles`), and weights
+#   that drift ever farther from isometry do not by themselves spoil the kernel ({prf:ref}`drift-does-not-spoil-the-kernel`).
 #
 # Not shown here:
 #
@@ -737,7 +737,7 @@ claim(
 # ## Try changing
 #
 # - In the table of scores, order the arms by evaluation instead: which of the authors' arms lose their place, and to whom?
-# - `dyniso run minatar --tier check --methods adam,adam_kept,reset_all --seeds 8`: {prf:ref}`clearing-adam-s-state` with twice the seeds.
+# - `dyniso run minatar --tier check --methods adam,adam_kept,reset_all --seeds 8`: {prf:ref}`clearing-adams-state-costs` with twice the seeds.
 #
 # ## Exercise
 #

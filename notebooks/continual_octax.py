@@ -90,7 +90,7 @@ maps = {name: maps[name] for name in games.names}
 
 # %% tags=["hide-input"]
 claim(
-    "agent-s",
+    "octax-actions",
     f"Of the agent's {ACTIONS} actions, {' and '.join(f'{len(set(m))} differ in {n}' for n, m in maps.items())}; the others do what the first one "
     "does, which is to press a key and not to wait.",
     all(m[len(set(m)) :] == (0,) * (ACTIONS - len(set(m))) for m in maps.values()),
@@ -126,7 +126,7 @@ for name, as_rows in (("as in the scripts", True), ("frames as channels", False)
 show_table(rows)
 features = {r["layout"]: np.prod([int(v) for v in r["to"].split("x")]) for r in rows}
 claim(
-    "laid-out-scripts-backbone",
+    "octax-backbone-layout",
     f"Laid out as in the scripts the backbone hands on {features['as in the scripts']:,} features, with frames as channels it would be "
     f"{features['frames as channels']:,}.",
     features["as in the scripts"] < features["frames as channels"],
@@ -157,7 +157,7 @@ scale = [
 ]
 show_table([{"": what, "tier paper": of(paper), "stored here (check)": of(stored)} for what, of in scale])
 claim(
-    "one-thread-process-makes",
+    "octax-speed",
     f"On {store.hardware_of(frame)}, one thread, a process makes {rate:,.0f} steps a second, learning included, with four or eight runs side by side. At that rate the "
     f"authors' protocol, {whole / 1e6:.0f} million steps, would take {whole / rate / 3600:.0f} hours for each run even with the small net; the runs here have "
     f"{steps / 1e6:.2f} million.",
@@ -219,7 +219,7 @@ show(
 
 # %% tags=["hide-input"]
 claim(
-    "something-learned-within-visit",
+    "octax-games-are-learned-a-little",
     f"Something is learned within a visit, and not much: in evaluation after the median visit a fresh net has {typical['brix']:.1f} in brix and {typical['blinky']:.1f} "
     f"in blinky, where random play has {by_chance['brix']:.1f} and {by_chance['blinky']:.1f}. One visit to brix of {int(fresh_evaluated.size()['brix'])} ends at "
     f"{fresh_evaluated.max()['brix']:.1f}: chance is large here.",
@@ -284,7 +284,7 @@ fallen = [name for name, row in going_on.items() if row["change"].high < 0]
 moves = {name: cycle_scores(name, cycles - 1).mean(1) - cycle_scores(name, 0).mean(1) for name in going_on}
 (least_brix, least_blinky), (most_brix, most_blinky) = np.min(list(moves.values()), 0), np.max(list(moves.values()), 0)
 claim(
-    "no-arm-loses-surely",
+    "no-octax-arm-loses-surely",
     f"No arm loses surely, {len(fallen)} of {len(going_on)}, and {len(risen)} rise surely from the first cycle to the last. The rise is that of brix, {least_brix:+.2f} to "
     f"{most_brix:+.2f}; blinky changes by {least_blinky:+.2f} to {most_blinky:+.2f}. Adam changes by {with_interval(*board['adam']['change'])}.",
     not fallen
@@ -297,7 +297,7 @@ failed = table[table["method"].isin(list(going_on)) & (table["score"] < 0.5)]
 best = max(going_on, key=lambda name: going_on[name]["last"].value)
 values = [row["last"].value for row in going_on.values()]
 claim(
-    "last-cycle-they-between",
+    "octax-arms-overlap",
     f"In the last cycle they are between {min(values):.2f} and {max(values):.2f} times a fresh net, {labels[best]} in front, and their intervals overlap. In brix all "
     f"are above it, in blinky {sum(row['games'][1] > 1 for row in going_on.values())} of {len(going_on)} is.",
     best == "adam"
@@ -307,13 +307,13 @@ claim(
 )
 adam, ours = (dict(zip(games.names, board[name]["games"], strict=True)) for name in ("adam", "maxmin_adamo_no_bias"))
 claim(
-    "two-games-disagree",
+    "octax-games-disagree",
     f"The two games disagree: in brix Adam has {adam['brix']:.2f} and the authors' main arm {ours['brix']:.2f}, in blinky Adam {adam['blinky']:.2f} "
     f"and that arm {ours['blinky']:.2f}.",
     adam["brix"] > 1.1 * ours["brix"] and ours["blinky"] > 1.1 * adam["blinky"],
 )
 claim(
-    "no-visit-fails-some",
+    "no-octax-visit-fails",
     f"No visit fails as some do on MinAtar, below half of a fresh net: {len(failed)} of {len(going_on) * seeds * games.visits}; the lowest is at "
     f"{table.loc[table['method'].isin(list(going_on)), 'score'].min():.2f}.",
     failed.empty,
@@ -335,7 +335,7 @@ EFFECTS = {
 effects = {id: claims.effect(f"octax_{id}", numbers) for id in EFFECTS}
 show_table([{"what changes": what, "score": with_interval(*effects[id])} for id, what in EFFECTS.items()])
 claim(
-    "none-four-sure",
+    "no-octax-effect-is-sure",
     "None of the four is sure: every interval has zero in it.",
     all(low < 0 < high for _, low, high in effects.values()),
 )
@@ -379,14 +379,14 @@ def ends(measure, name):
 
 pulled, free = ("adamo_no_bias", "maxmin_adamo_no_bias"), ("adam", "maxmin", "maxmin_no_bias")
 claim(
-    "pull-what-says-2",
+    "octax-pull-does-what-it-says",
     f"The pull does what it says: in the last cycle the isometry defect is {max(ends('isometry_defect', m)[1] for m in pulled):.3f} at most with AdamO; without it "
     f"it grows from cycle to cycle, with Adam from {ends('isometry_defect', 'adam')[0]:.1f} to {ends('isometry_defect', 'adam')[1]:.1f}.",
     all(ends("isometry_defect", m)[1] < 0.02 for m in pulled)
     and all(by_cycle.loc["isometry_defect", m].is_monotonic_increasing for m in free),
 )
 claim(
-    "units-sleep-relu-not",
+    "octax-units-sleep-with-relu",
     f"Units sleep with ReLU and not with MaxMin, whatever the optimizer: {dormant['adam', 'actor']:.0%} of the actor and {dormant['adam', 'critic']:.0%} of the critic "
     f"with Adam, {dormant['adamo_no_bias', 'actor']:.0%} and {dormant['adamo_no_bias', 'critic']:.0%} with AdamO, next to none with MaxMin. A fresh net, at the end of "
     f"its visits, has as many as Adam after six.",
@@ -397,7 +397,7 @@ claim(
 gains = {m: ends("P_100", m) for m in going_on}
 leader = max(gains, key=lambda m: gains[m][1])
 claim(
-    "training-makes-kernel-actor",
+    "octax-kernel-gets-better",
     f"Training makes the kernel that an actor takes into the next visit better, not worse: P_100 rises in every arm that goes on, with Adam from "
     f"{gains['adam'][0]:.2f} to {gains['adam'][1]:.2f}, most with {labels[leader]}, to {gains[leader][1]:.2f}; a fresh net has {ends('P_100', SINGLE)[1]:.2f}.",
     all(late > early > ends("P_100", SINGLE)[1] for early, late in gains.values()) and leader == "maxmin_adamo_no_bias",
@@ -415,7 +415,7 @@ show_table(claims.as_rows(judged))
 # %% tags=["hide-input"]
 said = [v.verdict for _, v in judged]
 claim(
-    "claims-questions-reproduced-this-scale",
+    "octax-verdicts",
     f"Of {len(said)} claims and questions {said.count('reproduced')} are reproduced at this scale, {said.count('partly')} are not decided and "
     f"{said.count('not')} fail: that Adam loses plasticity, and that it ends below a fresh net.",
     said.count("reproduced") + said.count("partly") + said.count("not") == len(said)
@@ -425,11 +425,11 @@ claim(
 # %% [markdown]
 # ## What to conclude, and what not
 #
-# - No loss of plasticity is seen on average ({prf:ref}`no-arm-loses-surely`), and no visit fails as on MinAtar ({prf:ref}`no-visit-fails-some`), whether weights leave isometry or not ({prf:ref}`pull-what-says-2`). The
-#   kernel gets better with training ({prf:ref}`training-makes-kernel-actor`), which may be the shared backbone at work: it goes on from game to game.
+# - No loss of plasticity is seen on average ({prf:ref}`no-octax-arm-loses-surely`), and no visit fails as on MinAtar ({prf:ref}`no-octax-visit-fails`), whether weights leave isometry or not ({prf:ref}`octax-pull-does-what-it-says`). The
+#   kernel gets better with training ({prf:ref}`octax-kernel-gets-better`), which may be the shared backbone at work: it goes on from game to game.
 # - So nothing here speaks for or against AdamO as a cure. As an optimizer of PPO it is not surely ahead or behind: the arms are too
-#   close for four seeds ({prf:ref}`last-cycle-they-between`, {prf:ref}`none-four-sure`), and the two games pull in opposite directions ({prf:ref}`two-games-disagree`).
-# - Dormant units go with ReLU and not with training ({prf:ref}`units-sleep-relu-not`), and they do not keep Adam from the best score.
+#   close for four seeds ({prf:ref}`octax-arms-overlap`, {prf:ref}`no-octax-effect-is-sure`), and the two games pull in opposite directions ({prf:ref}`octax-games-disagree`).
+# - Dormant units go with ReLU and not with training ({prf:ref}`octax-units-sleep-with-relu`), and they do not keep Adam from the best score.
 # - Part of every rise may be memory and not learning: the same games come back as they were.
 #
 # Not shown here:
@@ -445,7 +445,7 @@ claim(
 #
 # ## Try changing
 #
-# - `dyniso run octax --tier check --methods adam,maxmin_adamo_no_bias,reset_all --seeds 8`: {prf:ref}`two-games-disagree` with twice the
+# - `dyniso run octax --tier check --methods adam,maxmin_adamo_no_bias,reset_all --seeds 8`: {prf:ref}`octax-games-disagree` with twice the
 #   seeds; it takes about two hours of one core.
 #
 # ## Exercise

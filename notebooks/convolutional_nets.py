@@ -78,13 +78,13 @@ unshuffled, strided = jacobian_spectrum("unshuffle"), jacobian_spectrum("stride"
 
 # %% tags=["hide-input"]
 claim(
-    "unshuffle-delta-orthogonal-kernels",
+    "unshuffled-cnn-is-isometric",
     f"Unshuffle, delta-orthogonal kernels, MaxMin on channels and random biases: all {len(unshuffled)} singular values of the Jacobian "
     f"are one, to {float((unshuffled - 1).abs().max()):.0e}.",
     float((unshuffled - 1).abs().max()) < 1e-12,
 )
 claim(
-    "strides-instead-kernel-matrices",
+    "strides-break-isometry",
     f"With strides instead, and kernel matrices just as orthogonal, they go from {float(strided.min()):.2f} to {float(strided.max()):.2f}.",
     float(strided.min()) < 0.7 and float((strided - 1).abs().max()) > 0.3,
 )
@@ -174,19 +174,19 @@ def spread(name, what):
 # %% tags=["hide-input"]
 start = spread("start", "operator")
 claim(
-    "start-kernels-delta-orthogonal",
+    "delta-orthogonal-start-is-isometric",
     f"At the start the kernels are delta-orthogonal: the operator's singular values are all one, to {abs(start[2] - 1):.0e}.",
     max(abs(start[1] - 1), abs(start[2] - 1)) < 1e-6,
 )
 m, o = spread("AdamO, 1", "matrix"), spread("AdamO, 1", "operator")
 claim(
-    "adamo-strength-1-matrix",
+    "pull-holds-matrix-not-operator",
     f"With AdamO at strength 1 the matrix stays near isometry, {m[1]:.2f} to {m[2]:.2f}; the operator does not, {o[1]:.2f} to {o[2]:.2f}.",
     m[0] < 0.5 * o[0],
 )
 a = spread("Adam", "operator")
 claim(
-    "still-pull-narrows-operator",
+    "pull-narrows-the-operator",
     f"Still the pull narrows the operator too: singular values are {o[0]:.2f} from one on average, with Adam {a[0]:.2f}.",
     o[0] < a[0],
 )
@@ -233,30 +233,30 @@ def ends(method):
 
 # %% tags=["hide-input"]
 claim(
-    "adam-loses-plasticity-here",
+    "adam-loses-in-the-cnn",
     f"Adam loses plasticity here as well: {ends('adam')}. So does AdamO at the printed strength: {ends('adamo_printed')}.",
     all(score[m][1] < score[m][0] - 0.3 for m in ("adam", "adamo_printed")),
 )
 claim(
-    "strength-tuned-dense-net",
+    "dense-strength-keeps-most-in-the-cnn",
     f"With the strength tuned for the dense net AdamO keeps most of it, not all: {ends('adamo')}.",
     score["adam"][1] + 0.2 < score["adamo"][1] < score["adamo"][0] - 0.02,
 )
 claim(
-    "maxmin-keeps-everything-without",
+    "maxmin-keeps-everything-in-the-cnn",
     f"MaxMin keeps everything, without the pull ({ends('maxmin')}) and with it ({ends('maxmin_adamo')}).",
     all(score[m][1] > score[m][0] for m in ("maxmin", "maxmin_adamo")),
 )
 defects = at_the_end("isometry_defect", "parseval"), at_the_end("isometry_defect", "adamo")
 claim(
-    "isometry-kernels-matrices-not",
+    "isometric-kernels-are-not-enough",
     f"Isometry of the kernels' matrices is not enough: Parseval regularisation ends with a defect of {defects[0]:.2f}, AdamO with "
     f"{defects[1]:.2f}, and yet Parseval falls to {score['parseval'][1]:.2f}, AdamO to {score['adamo'][1]:.2f}.",
     defects[0] < 1.5 * defects[1] and score["parseval"][1] < score["adamo"][1] - 0.15,
 )
 dormant = at_the_end("dormant_0.025", "parseval"), at_the_end("dormant_0.025", "adamo")
 claim(
-    "what-differs-activations",
+    "dormant-units-tell-the-two-apart",
     f"What differs is the activations: {dormant[0]:.0%} of the units are dormant with Parseval, {dormant[1]:.0%} with AdamO; their rank is "
     f"{at_the_end('activation_rank', 'parseval'):.0f} and {at_the_end('activation_rank', 'adamo'):.0f}.",
     dormant[0] > 2 * dormant[1],
@@ -265,9 +265,9 @@ claim(
 # %% [markdown]
 # ## What to conclude, and what not
 #
-# - The pull on reshaped kernels does what it says to their matrices ({prf:ref}`adamo-strength-1-matrix`), and little to the operators ({prf:ref}`adamo-strength-1-matrix`, {prf:ref}`still-pull-narrows-operator`).
-# - In this ReLU net that is not enough to stay plastic ({prf:ref}`strength-tuned-dense-net`, {prf:ref}`isometry-kernels-matrices-not`). Sorting activations are ({prf:ref}`maxmin-keeps-everything-without`), as in the dense nets.
-# - Two methods with the same penalty and the same isometry end far apart ({prf:ref}`isometry-kernels-matrices-not`). In the dense nets they did not
+# - The pull on reshaped kernels does what it says to their matrices ({prf:ref}`pull-holds-matrix-not-operator`), and little to the operators ({prf:ref}`pull-holds-matrix-not-operator`, {prf:ref}`pull-narrows-the-operator`).
+# - In this ReLU net that is not enough to stay plastic ({prf:ref}`dense-strength-keeps-most-in-the-cnn`, {prf:ref}`isometric-kernels-are-not-enough`). Sorting activations are ({prf:ref}`maxmin-keeps-everything-in-the-cnn`), as in the dense nets.
+# - Two methods with the same penalty and the same isometry end far apart ({prf:ref}`isometric-kernels-are-not-enough`). In the dense nets they did not
 #   ({doc}`supervised_benchmarks`). So here the way the penalty is applied matters more than what it reaches: for AdamO.
 #
 # Not shown here:
@@ -279,7 +279,7 @@ claim(
 # ## Try changing
 #
 # - `-p tasks 12`: does the operator's spread grow with the tasks, while the matrix stays?
-# - `dyniso run cnn_labels_cifar10 --tier check --methods parseval --seeds 8`: is {prf:ref}`isometry-kernels-matrices-not` one of seeds?
+# - `dyniso run cnn_labels_cifar10 --tier check --methods parseval --seeds 8`: is {prf:ref}`isometric-kernels-are-not-enough` one of seeds?
 #
 # ## Exercise
 #

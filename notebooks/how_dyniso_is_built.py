@@ -25,7 +25,6 @@ runs = 3  # 1..16: runs stacked in the check that a stack changes nothing
 steps = 4  # 1..32: training steps a task in the tiny experiment
 
 # %% tags=["hide-input"]
-import ast
 import os
 import pkgutil
 import re
@@ -39,17 +38,16 @@ from pathlib import Path
 from textwrap import shorten
 from unittest import mock
 
-import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
 import pandas as pd
 import torch
 
 from dyniso import cli
-from dyniso.study import data, runner, specs, store, streams, train
-from dyniso.report import figures
+from dyniso.report import figures, house
 from dyniso.report.notebook import claim, show, show_markdown, stamp
-from dyniso.study.sources import import_graph, imported_names
+from dyniso.study import data, runner, sources, specs, store, streams, train
+from dyniso.study.sources import import_graph
 from dyniso.study.stack import Run, Stack
 
 started = time.perf_counter()
@@ -64,105 +62,39 @@ def table(rows, *columns):
 
 
 # %% [markdown]
-# ## Modules import one way
+# ## Three storeys, and imports run down
 #
-# Each module does one job, and imports run from jobs that combine to jobs that stand alone. Training needs torch;
-# reading stored results, their statistics and their figures do not. So a laptop without torch redraws every figure.
+# | storey | what it does | what it needs |
+# |:--|:--|:--|
+# | core, `dyniso` | AdamO, the penalty, isometric nets, the kernel, dormancy, other methods | torch and numpy |
+# | study, `dyniso.study` | declares experiments, trains them, stores their rows | the extra `study`; games also `rl` |
+# | report, `dyniso.report` | reads stored rows: figures, verdicts, the ledger, these pages | the extra `report`; never torch |
 #
-# The graph below is read from the sources; a package of several modules is one box. A module counts as *torch* if
-# importing it imports torch, itself or through another module.
+# A user of AdamO installs the core alone. A reader redraws every figure on a laptop without torch. The picture is read
+# from the sources; a package of several modules is one box. Orange rounded boxes load torch, blue squares do not.
 
-# %% tags=["hide-input"]
-graph = nx.DiGraph([(m, n) for m, found in import_graph().items() for n in found])
-graph.add_nodes_from(import_graph())
-on_call = [(m, n) for m, found in sorted(import_graph(lazy=True).items()) for n in sorted(found)]
-sources = {m: store.PACKAGE.joinpath(*m.split(".")[1:]) for m in graph}
-sources = {m: path / "__init__.py" if path.is_dir() else path.with_suffix(".py") for m, path in sources.items()}
-
-
-def imports_torch(module):
-    """Whether a module's own import statements name torch."""
-    tree = ast.parse(sources[module].read_text(encoding="utf-8"))
-    return any(name.split(".")[0] == "torch" for name in imported_names(tree, module, lazy=False))
-
-
-direct = {m for m in graph if imports_torch(m)}
-with_torch = {m for m in graph if direct & ({m} | nx.descendants(graph, m))}
-
-
-# %% tags=["hide-input"]
-def box_of(m):
-    """The module, or the package that it is in."""
-    return ".".join(m.split(".")[:2])
-
-
-def between_boxes(pairs):
-    """Imports from one box into another, each once."""
-    return sorted({(box_of(m), box_of(n)) for m, n in pairs if box_of(m) != box_of(n)})
-
-
-drawn = nx.DiGraph(between_boxes(graph.edges))
-late_pairs = [pair for pair in between_boxes(on_call) if pair not in drawn.edges]
-orange_boxes = {box_of(m) for m in with_torch}
-layers = list(nx.topological_generations(drawn.reverse()))  # the first imports nothing
-place = {}
-
-
-def across(m):
-    """Where in its row: torch to the right; near what it imports; what is imported often towards the middle."""
-    below = [place[n][0] for n in drawn[m]]
-    often = drawn.in_degree(m) * (-1 if m in orange_boxes else 1)
-    return m in orange_boxes, round(np.mean(below), 1) if below else 0, often, m
-
-
-for height, layer in enumerate(layers):
-    x = np.linspace(-1, 1, len(layer)) * min(2.1 * (len(layer) - 1), 3)
-    place |= {m: (x[i], height) for i, m in enumerate(sorted(layer, key=across))}
-
-# %% tags=["hide-input"]
-figures.use_style()
-fig, ax = plt.subplots(figsize=(7, 6), layout="constrained")
-blue, orange = figures.palette(2)
-arrow = dict(arrowstyle="-|>", color=figures.INK, shrinkA=0, shrinkB=0, linewidth=1.2)
-for m, n in drawn.edges:
-    (x, y), (to, below) = place[m], place[n]
-    lean = np.clip(0.07 * (x - to), -0.25, 0.25)  # arrows arrive side by side on top of a box
-    ax.annotate("", (to + lean, below + 0.12), (x - lean, y - 0.12), arrowprops=arrow, zorder=1)
-late = arrow | dict(linestyle=":", connectionstyle="arc3,rad=-0.25", shrinkA=16, shrinkB=16)
-for m, n in late_pairs:
-    ax.annotate("", place[n], place[m], arrowprops=late, zorder=1)
-shape = {True: dict(facecolor=orange, boxstyle="round,pad=0.3"), False: dict(facecolor=blue, boxstyle="square,pad=0.3")}
-for m, (x, y) in place.items():
-    box = shape[m in orange_boxes] | dict(edgecolor="none")
-    ink = "black" if m in orange_boxes else "white"
-    ax.text(x, y, m.removeprefix("dyniso."), color=ink, ha="center", va="center", size=13.5, bbox=box, zorder=2)
-ax.set(xlim=(-3.5, 3.5), ylim=(-0.25, len(layers) - 0.75))
-ax.set_axis_off()
-edges = [(m, n, "import") for m, n in sorted(graph.edges)] + [(m, n, "call") for m, n in on_call]
-edges = pd.DataFrame(edges, columns=["importer", "imported", "when"])
-edges["importer_needs_torch"] = edges["importer"].isin(with_torch)
+# %%
+graph = import_graph()
+fig, imports = house.house_figure(graph)
 show(
     fig,
-    edges,
-    name="fig-module-graph",
-    caption="Modules and packages of dyniso; an arrow points from one to another that it imports. Blue squares import without "
-    "torch, orange rounded boxes need it. Dotted arrows are imports inside functions: they happen on a call, and so "
-    "the command line lists experiments without torch and loads it to train. `dyniso` itself holds the version.",
-    alt=f"Directed graph of {len(drawn)} modules and packages in {len(layers)} rows. All arrows of imports point downwards. specs, "
-    "store, stats, data, figures, returns, book and cli need no torch; runner, on top, trains by train and rl, which import "
-    "most of the torch side.",
+    imports,
+    name="fig-house",
+    caption="No import runs up, from the core to the study or from the study to the report. An arrow points from a box to another that it imports; arrows that a "
+    "chain of others implies are left out. Imports between storeys are counted in the titles.",
+    alt=f"Three storeys of boxes, {len(house.rooms(graph))} in all, with arrows that all point downwards: the report above, the study, and the core below.",
 )
 
 # %% tags=["hide-input"]
-free = sorted(set(graph) - with_torch)
+rooms = house.rooms(graph)
 claim(
-    "modules-imports-no-cycle",
-    f"{len(graph)} modules, {graph.number_of_edges()} imports, and no cycle.",
-    nx.is_directed_acyclic_graph(graph),
+    "no-import-runs-up",
+    f"{len(graph)} modules in {len(rooms)} rooms of three storeys: no cycle, and no import runs up.",
+    nx.is_directed_acyclic_graph(rooms) and house.upwards(rooms) == [],
 )
 
 # %% [markdown]
-# The graph is a reading of source text, so a fresh interpreter checks it: it imports all blue modules and looks
+# The picture is a reading of source text, so a fresh interpreter checks it: it imports all blue modules and looks
 # whether torch is in memory; then it makes every import of torch fail and tries the others.
 
 # %%
@@ -180,25 +112,30 @@ for name in orange:
     except ImportError:
         pass
 """
-names = [" ".join(free), " ".join(sorted(with_torch))]
-call = [sys.executable, "-c", check, *names]
-done = subprocess.run(call, capture_output=True, text=True, check=True)
-said = done.stdout.splitlines()
+with_torch = house.needs_torch(graph)
+free = sorted(set(graph) - with_torch - {"dyniso.__main__"})
+call = [sys.executable, "-c", check, " ".join(free), " ".join(sorted(with_torch))]
+said = subprocess.run(call, capture_output=True, text=True, check=True).stdout.splitlines()
 
 # %% tags=["hide-input"]
+claim("modules-import-without-torch", f"{len(free)} modules import without loading torch.", said[0] == "False")
 claim(
-    "modules-import-without-loading",
-    f"{len(free)} modules import without loading torch: {', '.join(free)}.",
-    said[0] == "False",
+    "torch-side-needs-torch",
+    f"None of the other {len(with_torch)} can be imported where torch is missing.",
+    said[1:] == [],
 )
-claim("none-other", f"None of the other {len(with_torch)} can be imported where torch is missing.", said[1:] == [])
-lines = {m: len(path.read_text(encoding="utf-8").splitlines()) for m, path in sources.items()}
-longest = max(lines, key=lines.get)
 claim(
-    "modules-together",
-    f"All modules together have {sum(lines.values()):,} lines; the median is {np.median(list(lines.values())):.0f}, "
-    f"the longest, {longest}, has {lines[longest]}: each can be read in one sitting.",
-    lines[longest] < 700 and np.median(list(lines.values())) < 300,
+    "report-is-free-of-torch",
+    "All of the report is among the first: it reads stored rows and never loads torch.",
+    not [m for m in with_torch if m.startswith("dyniso.report")],
+)
+lines = {m: len(path.read_text(encoding="utf-8").splitlines()) for m, path in sources.modules().items()}
+longest, median = max(lines, key=lines.get), np.median(list(lines.values()))
+claim(
+    "modules-are-short",
+    f"All modules together have {sum(lines.values()):,} lines; the median is {median:.0f}, the longest, `{longest}`, has "
+    f"{lines[longest]}: each can be read in one sitting.",
+    lines[longest] < 600 and median < 200,
 )
 
 # %% [markdown]
@@ -241,7 +178,7 @@ digest = specs.digest(experiment, adam)
 same = [specs.with_seeds(experiment, 7), replace(experiment, title="another"), specs.only_methods(experiment, ["adam"])]
 other = [replace(experiment, batch=4), replace(experiment, net=replace(experiment.net, width=16))]
 claim(
-    "more-seeds-another-title",
+    "digest-ignores-company",
     "More seeds, another title or fewer methods beside it leave a run's digest alone; another batch size, width or "
     "learning rate does not.",
     all(specs.digest(e, adam) == digest for e in same)
@@ -268,10 +205,10 @@ table(np.transpose(columns)[:5], "image", "true label", "task 0", "task 1")
 backwards = [streams.make_task(stream, 0, k, images.y, pixels) for k in (1, 0)]
 pairs = list(zip(drawn, backwards[::-1], strict=True))
 equal = all(np.array_equal(a.rows, b.rows) and np.array_equal(a.labels, b.labels) for a, b in pairs)
-claim("task-1-drawn-before", "Task 1 drawn before task 0 is the same task 1.", equal)
+claim("tasks-in-any-order", "Task 1 drawn before task 0 is the same task 1.", equal)
 longer = streams.batch_order(stream, 0, 1, 3 * steps, experiment.batch)
 claim(
-    "steps-see-first-batches",
+    "longer-training-same-first-batches",
     f"{steps} steps see the first {steps} batches of a longer training, {order.shape[1]} images each.",
     np.array_equal(order, longer[:steps]),
 )
@@ -314,7 +251,7 @@ table(some.to_numpy(), *some.columns)
 # %% tags=["hide-input"]
 keys = [frame[["task", "layer", "metric"]] for frame in results]
 claim(
-    "-2",
+    "every-run-same-rows",
     f"Each of the {len(results)} runs gives the same {len(results[0])} rows, each (task, layer, metric) once.",
     all(k.equals(keys[0]) for k in keys) and not keys[0].duplicated().any(),
 )
@@ -332,7 +269,7 @@ difference = np.abs(values[0] - values[1]).max()
 
 # %% tags=["hide-input"]
 claim(
-    "stacked-runs-equal-same",
+    "stacked-runs-equal-the-same-alone",
     f"{runs} stacked runs equal the same runs alone: the largest of {values[0].size:,} differences is "
     f"{difference:.1g}.",
     np.allclose(*values, rtol=1e-4, atol=1e-5),
@@ -384,14 +321,14 @@ print(*(path.name for path in new), sep="\n")
 
 # %% tags=["hide-input"]
 claim(
-    "another-learning-rate-another",
+    "another-rate-another-digest",
     f"Another learning rate is another digest, and {len(new)} more files; the {len(files)} old ones are untouched.",
     len(new) == len(experiment.seeds) and all(path.stat().st_mtime_ns == t for path, t in before.items()),
 )
 with mock.patch.object(store, "code_digest", return_value="other code"):
     reused = [path for path in store.experiment_paths(folder, experiment) if path.exists()]
 claim(
-    "change-training-code-itself",
+    "changed-code-reuses-no-run",
     "Change the training code itself and no run made by the old code is reused.",
     reused == [] and all(path.exists() for path in files),
 )
@@ -423,7 +360,7 @@ csv = pd.read_csv(Path(os.environ.get("DYNISO_FIGURES") or "figures", "fig-tiny-
 last = "metric == 'online_accuracy' and method == 'adam' and task == 1"
 mean, plotted = frame.query(last)["value"].mean(), csv.query(last)["mean"].item()
 claim(
-    "csv",
+    "csv-has-the-plotted-points",
     f"The CSV has the {len(csv)} plotted points; Adam's accuracy on the last task there is {plotted:.3f}, the mean "
     "of its rows.",
     np.isclose(mean, plotted),
@@ -448,12 +385,12 @@ print(refused)
 
 # %% tags=["hide-input"]
 claim(
-    "compact-table-keeps",
+    "compact-table-keeps-all-numbers",
     f"The compact table keeps all {len(kept):,} numbers.",
     sorted(kept["value"]) == sorted(frame["value"]),
 )
 claim(
-    "table-other-settings-error",
+    "table-of-other-settings-is-an-error",
     "A table of other settings is an error, never a figure.",
     isinstance(refused, str) and "adam" in refused,
 )
@@ -497,7 +434,7 @@ try:
 except ValueError as error:
     refused = str(error)
 claim(
-    "spec-unknown-optimizer-refused",
+    "unknown-optimizer-is-refused",
     f"A spec with an unknown optimizer is refused: {refused}",
     isinstance(refused, str),
 )
@@ -519,12 +456,12 @@ class WithDefault(specs.Method):
 
 longer, other = (kind(**asdict(adam)) for kind in (WithUnused, WithDefault))
 claim(
-    "one-more-field-method",
+    "unused-field-keeps-digests",
     "One more field of Method keeps the digest while it is None.",
     specs.digest(experiment, longer) == digest,
 )
 claim(
-    "any-other-default-changes",
+    "default-with-a-value-changes-digests",
     "With any other default it changes the digest.",
     specs.digest(experiment, other) != digest,
 )
@@ -608,14 +545,14 @@ for kind in specs.STREAMS:
 
 # %% tags=["hide-input"]
 claim(
-    "every-registered-experiment-every",
+    "every-experiment-has-every-tier",
     "Every registered experiment has every tier.",
     all(tuple(tiers) == specs.TIERS for tiers in specs.everything().values()),
 )
 call = [sys.executable, "tools/notebooks.py", "run", "notebooks/how_dyniso_is_built.py", "-p", "rums", "3"]
 done = subprocess.run(call, cwd=root, capture_output=True, text=True)
 claim(
-    "misspelt-parameter-stops-before",
+    "misspelt-parameter-stops-at-once",
     f"A misspelt parameter stops before anything runs: {done.stderr.strip()}",
     done.returncode == 2 and "runs" in done.stderr,
 )
@@ -642,7 +579,7 @@ options = [cli.parse(command) for command in commands]
 
 # %% tags=["hide-input"]
 claim(
-    "names-library-files-exist",
+    "names-on-this-page-exist",
     f"{len(found)} names of the library and {len(files - made)} files exist; {len(options)} commands parse.",
     unknown == [] and all(cli.chosen(o) for o in options if o.name in ("run", "figure")),
 )
@@ -657,7 +594,7 @@ claim(
 #
 # ## Try changing
 #
-# - `-p runs 16`: a larger stack. Does the difference of {prf:ref}`stacked-runs-equal-same` grow?
+# - `-p runs 16`: a larger stack. Does the difference of {prf:ref}`stacked-runs-equal-the-same-alone` grow?
 # - `-p steps 32`: longer training amplifies rounding. By how much?
 #
 # ## Exercise
@@ -680,13 +617,13 @@ with mock.patch.object(train, "train_group", wraps=train.train_group) as trained
     runner.run(extended, "cpu", folder, progress=False)
 trained_runs = [run for call in trained.call_args_list for run in call.args[1]]
 claim(
-    "only-new-arm-trained",
+    "only-the-new-arm-is-trained",
     "Only the new arm is trained, once a seed.",
     [run.method for run in trained_runs] == [lazy] * len(experiment.seeds),
 )
 everything = [Run(m, s) for m in extended.methods for s in extended.seeds]
 claim(
-    "not-share-stack-others",
+    "new-arm-has-its-own-stack",
     "It does not share a stack with the others.",
     [len(g) for g in runner.grouped(everything)] == [len(group), len(experiment.seeds)],
 )

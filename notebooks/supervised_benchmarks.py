@@ -165,17 +165,17 @@ def each(method, names=random_labels):
 
 # %% tags=["hide-input"]
 claim(
-    "random-labels-adam-best",
+    "adam-loses-on-random-labels",
     f"On random labels Adam, at its best rate, loses most of its plasticity: {each('adam')}.",
     all(late < first - 0.3 for first, late in (early_late(n, "adam") for n in random_labels)),
 )
 claim(
-    "adamo-printed-strength-hardly",
+    "printed-strength-hardly-helps",
     f"AdamO at the printed strength hardly helps: {each('adamo_printed')}.",
     all(late < first - 0.3 for first, late in (early_late(n, "adamo_printed") for n in random_labels)),
 )
 claim(
-    "strength-tuned-loses-nothing",
+    "tuned-adamo-loses-nothing",
     f"With its strength tuned it loses nothing: {each('adamo')}.",
     all(late > first - 0.02 for first, late in (early_late(n, "adamo") for n in random_labels)),
 )
@@ -225,39 +225,39 @@ on_labels = board[random_labels]
 relu = [m.name for m in experiments["labels_mnist"].methods if m.activation == "relu"]
 margin = (on_labels.loc[["maxmin", "crelu"]].min() - on_labels.loc[relu].max()).min()
 claim(
-    "maxmin-crelu-plain-adam",
+    "maxmin-and-crelu-beat-every-relu",
     f"MaxMin and CReLU with plain Adam beat every ReLU method on random labels, by {margin:.2f} at least.",
     margin > 0.005,
 )
 added = (on_labels.loc["maxmin_adamo"] - on_labels.loc["maxmin"]).abs().max()
 claim(
-    "there-pull-adds-nothing",
+    "pull-adds-nothing-to-maxmin",
     f"There the pull adds nothing to MaxMin: {added:.3f} at most, one way or the other.",
     added < 0.02,
 )
 same_force = on_labels.loc[["adamo", "adamo_lazy", "adamo_coupled", "parseval"]]
 spread = (same_force.max() - same_force.min()).max()
 claim(
-    "decoupled-or-loss-every",
+    "same-penalty-same-score",
     f"Decoupled or in the loss, at every step or every tenth, as AdamO or as Parseval: equally tuned, the same penalty gives late "
     f"scores within {spread:.3f} of each other.",
     spread < 0.03,
 )
 fresh = (on_labels.loc["adamo"] - on_labels.loc["reset_all"]).min()
 claim(
-    "adamo-learns-late-tasks",
+    "adamo-beats-a-fresh-net",
     f"AdamO learns late tasks faster than a network that is drawn anew (with Gaussian weights) for each: by {fresh:.2f} at least.",
     fresh > 0.02,
 )
 boundary = (on_labels.loc["fire"] - on_labels.loc["adamo"]).min()
 claim(
-    "fire-which-projects-once",
+    "fire-is-ahead-of-adamo",
     f"FIRE, which projects once at each boundary, is ahead of AdamO by {boundary:.2f} at least; it is told where the boundaries are.",
     boundary > 0.01,
 )
 defect = {m: min(inside_late(n, "isometry_defect")[m] for n in random_labels) for m in ("muon", "adam")}
 claim(
-    "muon-keeps-learning",
+    "muon-learns-far-from-isometry",
     f"Muon keeps learning ({on_labels.loc['muon'].min():.2f}) with weights further from isometry than Adam's: a defect of "
     f"{defect['muon']:.0f} against {defect['adam']:.0f}.",
     on_labels.loc["muon"].min() > 0.75 and defect["muon"] > 20 * defect["adam"],
@@ -413,7 +413,7 @@ show_table(
 # %% tags=["hide-input"]
 on_random = spearman.loc[[n for n in with_kernel if n in random_labels]]
 claim(
-    "random-labels-kernel-orders",
+    "kernel-orders-methods-on-random-labels",
     f"On random labels the kernel orders all {len(labels)} methods, rank correlation {on_random['P_100'].min():.2f} or more; the isometry "
     f"defect does so loosely, {on_random['isometry_defect'].min():.2f} to {on_random['isometry_defect'].max():.2f}.",
     on_random["P_100"].min() > 0.9 and on_random["isometry_defect"].min() > -0.75,
@@ -421,7 +421,7 @@ claim(
 pixels = [n for n in with_kernel if n.startswith("pixels")]
 on_pixels = spearman.loc[pixels]
 claim(
-    "permuted-pixels-weights",
+    "weights-order-methods-on-permuted-pixels",
     f"On permuted pixels it is the weights: defect {on_pixels['isometry_defect'].min():.2f}, P_100 {on_pixels['P_100'].max():.2f} "
     f"({', '.join(pixels)}).",
     bool((on_pixels["isometry_defect"].abs() > on_pixels["P_100"].abs()).all()),
@@ -431,7 +431,7 @@ held = (
     - board.loc[["adam", "maxmin", "crelu", "muon"], pixels].max()
 )
 claim(
-    "there-adamo-maxmin-adamo",
+    "isometric-weights-lead-on-permuted-pixels",
     f"There AdamO, MaxMin with AdamO and the hard MaxMin net are all ahead of Adam, MaxMin alone, CReLU and Muon, by {held.min():.3f} "
     "at least.",
     bool((held > 0).all()),
@@ -440,7 +440,7 @@ claim(
 # %% tags=["hide-input"]
 renamed, classes = board["classes_cifar100"], experiments["classes_cifar100"]
 claim(
-    "where-classes-renamed-isometry",
+    "isometry-costs-where-classes-are-renamed",
     f"Where classes are renamed, isometry costs: MaxMin {renamed['maxmin']:.2f}, with its weights held orthogonal {renamed['maxmin_hard']:.2f} "
     f"at the same rate, AdamO {renamed['adamo']:.2f}, ReDo {renamed['redo']:.2f}; a new head for each task does best ({renamed['reset_head']:.2f}), then Muon "
     f"({renamed['muon']:.2f}).",
@@ -454,14 +454,14 @@ claim(
 pairs, drawn_anew = board["pairs_cifar100"], early_late("pairs_cifar100", "reset_all")
 adam_pairs = early_late("pairs_cifar100", "adam")
 claim(
-    "class-pairs-adam-loses",
+    "adam-loses-little-on-class-pairs",
     f"On class pairs Adam loses little: {each('adam', ['pairs_cifar100'])}. It is not that the last pairs are harder: a network that is "
     f"drawn anew for each goes from {drawn_anew[0]:.3f} to {drawn_anew[1]:.3f}.",
     adam_pairs[1] < adam_pairs[0] - 0.02 and abs(drawn_anew[1] - drawn_anew[0]) < 0.01,
 )
 ahead = list(pairs.sort_values(ascending=False).index[:4])
 claim(
-    "there-four-lead-hold",
+    "isometric-methods-lead-on-class-pairs",
     "There the four that lead all hold or pull weights to isometry, as the paper's argument has it: "
     f"{', '.join(f'{labels[m]} {pairs[m]:.3f}' for m in ahead)}; MaxMin alone {pairs['maxmin']:.3f}, Adam {pairs['adam']:.3f}.",
     set(ahead) == {"maxmin_hard", "fire", "maxmin_adamo", "adamo"},
@@ -469,14 +469,14 @@ claim(
 anew = late["pairs_cifar100"]["adamo"] - late["pairs_cifar100"]["reset_all"]
 lead = pairs["adamo"] - pairs["adam"]
 claim(
-    "little-more-fresh-start",
+    "lead-on-class-pairs-is-a-fresh-start",
     f"It is little more than a fresh start: AdamO is {lead:.3f} ahead of Adam and {anew.mean():.3f} ahead of a network drawn anew, not in every "
     f"seed; plain SGD at a rate of {experiments['pairs_cifar100'].method('sgd').lr:g} comes to {pairs['sgd']:.3f}.",
     0 < anew.mean() < 0.1 * lead and anew.min() < 0 and 0 < pairs["adamo"] - pairs["sgd"] < 0.01,
 )
 rank = spearman.loc["pairs_cifar100"]
 claim(
-    "neither-kernel-nor-isometry",
+    "dormant-units-order-methods-on-class-pairs",
     f"Neither the kernel nor the isometry of the weights orders the methods there: P_100 {rank['P_100']:+.2f}, defect "
     f"{rank['isometry_defect']:+.2f}; dormant units do it best, {rank['dormant_0.025']:+.2f}.",
     max(abs(rank["P_100"]), abs(rank["isometry_defect"])) < 0.7 and rank.abs().idxmax() == "dormant_0.025",
@@ -486,7 +486,7 @@ claim(
 regression = experiments["slow_regression"]
 rates = {m: {c.lr for c in specs.CANDIDATES[m]} for m in ("adam", "adamo")}
 claim(
-    "regression-ranks-say-little",
+    "ranks-of-the-regression-say-little",
     f"On the regression ranks say little: Adam's best rate is {regression.method('adam').lr:g}, and methods with a strength to choose had "
     f"candidates up to {max(rates['adamo']):g} only.",
     regression.method("adam").lr == max(rates["adam"]) > max(rates["adamo"]),
@@ -540,13 +540,13 @@ ends = {metric: [adam_at_the_end(rows, metric) for rows in (sharp, soft)] for me
 
 # %% tags=["hide-input"]
 claim(
-    "this-stream-loss-one",
+    "loss-is-one-of-sharp-boundaries",
     f"On this stream the loss is one of sharp boundaries: Adam's end accuracy in the last task is {ends['end_accuracy'][0]:.2f} with them and "
     f"{ends['end_accuracy'][1]:.2f} where labels fade in over half of a task.",
     ends["end_accuracy"][0] < 0.5 and ends["end_accuracy"][1] > 0.9,
 )
 claim(
-    "weights-about-far-isometry",
+    "gradual-labels-leave-weights-as-far",
     f"Its weights are about as far from isometry in both (defect {ends['isometry_defect'][0]:.0f} and {ends['isometry_defect'][1]:.0f}); "
     f"dormant units are {ends['dormant_0.025'][0]:.0%} and {ends['dormant_0.025'][1]:.0%}, the rank of activations "
     f"{ends['activation_rank'][0]:.0f} and {ends['activation_rank'][1]:.0f}.",
@@ -572,7 +572,7 @@ control = pd.concat(rows.assign(method="adam") for rows in control)
 # %% tags=["hide-input"]
 end = adam_at_the_end(control, "end_accuracy")
 claim(
-    "no-sharp-boundaries-steps",
+    "shorter-sharp-tasks-lose-as-well",
     f"No: with sharp boundaries and {shorter.steps_per_task} steps a task it ends at {end:.2f}.",
     end < 0.5 * (ends["end_accuracy"][0] + ends["end_accuracy"][1]),
 )
@@ -631,7 +631,7 @@ outside_table(permuted, published)
 (reference,) = published.values()
 totals = outside_runs[permuted].by_task("online_accuracy", reference.method).mean(1)
 claim(
-    "here-seeds-within-was",
+    "permuted-mnist-meets-published",
     f"{reference.source}: {reference.value:.3f}; here {totals.mean():.3f} over {len(totals)} seeds, within the {reference.tolerance:g} that "
     "was set before the run.",
     abs(totals.mean() - reference.value) <= reference.tolerance,
@@ -661,20 +661,20 @@ fitted = [inside_outside(dealt, "end_accuracy", "adam_0.0001", task) for task in
 
 # %% tags=["hide-input"]
 claim(
-    "adam-1e-3-loses",
+    "outside-adam-loses-at-1e-3",
     f"Adam at 1e-3 loses its plasticity within {OUTSIDE[dealt].stream.tasks} short tasks: it ends at {end_in['adam']:.2f} with "
     f"{inside_outside(dealt, 'dormant_0.025', 'adam', -1):.0%} of its units dormant. AdamO at the same rate rises to {end_in['adamo']:.2f}.",
     change_in["adam"] < -0.02 and end_in["adam"] < 0.12 and change_in["adamo"] > 0.02,
 )
 claim(
-    "source-s-rate-1e",
+    "outside-rate-cannot-show-loss",
     f"At the source's rate, 1e-4, this length cannot show whether Adam loses it: its score differs by {abs(change_in['adam_0.0001']):.3f} from first to last, but a task "
     f"of {OUTSIDE[dealt].steps_per_task:,} steps leaves its labels unlearned, with an end accuracy of {fitted[0]:.2f} in the first task and {fitted[1]:.2f} in the last.",
     abs(change_in["adam_0.0001"]) < 0.02 and max(fitted) < 0.4,
 )
 gain_in = deals["l2_init_0.01"][1] - deals["adam_0.0001"][1]
 claim(
-    "crelu-1e-3-learns",
+    "outside-crelu-learns-most",
     f"CReLU, at its 1e-3, learns far more than all others, {end_in['crelu']:.2f} on the last tasks, and LayerNorm falls, "
     f"by {-change_in['layernorm']:.2f}; L2-Init gains {gain_in.mean():.3f} over Adam at the same rate, in every seed.",
     end_in["crelu"] > 2 * max(v for m, v in end_in.items() if m != "crelu")
@@ -733,14 +733,14 @@ grows = {m: both_ends(v)[1].mean() / both_ends(v)[0].mean() for m, v in errors.i
 fit_grows = both_ends(linear)[1].mean() / both_ends(linear)[0].mean()
 excess = {m: np.subtract(*both_ends(v / linear)[::-1]) for m, v in errors.items()}  # rise of the multiple, by seed
 claim(
-    "error-grows-tasks-both",
+    "regression-error-grows-as-the-fit",
     f"The error grows over the tasks for both optimizers at all rates: on the last fifth it is {min(grows.values()):.1f} to "
     f"{max(grows.values()):.1f} times that on the first. But so does that of a linear fit, {fit_grows:.1f} times: the last tasks are harder.",
     min(grows.values()) > 1.1 and fit_grows > 1.1,
 )
 sure = [m for m, rise in excess.items() if (rise > 0).all()]
 claim(
-    "measured-linear-fit-adam",
+    "regression-loss-at-one-rate-only",
     f"Measured by the linear fit, Adam at 0.01 alone worsens in all {len(bits.seeds)} seeds, by {excess['adam_0.01'].mean():.2f} of its error, with "
     f"{inside_outside(slow, 'dead', 'adam_0.01', -1):.0%} of its five units dead. Three seeds of this length show no loss at other rates.",
     sure == ["adam_0.01"],
@@ -770,13 +770,13 @@ claim(
     all(few < many for few, many in swept),
 )
 claim(
-    "choices-among-four-learning",
+    "choices-at-the-edge-of-rates",
     f"Of {len(four) * len(TUNED)} choices among four learning rates, {high} fell on the largest and {low} on the smallest: there the best rate may "
     "lie outside.",
     0 < high < len(four) * len(TUNED) and len(TUNED) == len(STREAMS),
 )
 claim(
-    "methods-strength-or-like",
+    "choices-at-the-larger-rate",
     f"The {len(two)} methods with a strength or the like had two of these and two learning rates: {larger} of their {len(two) * len(TUNED)} choices fell on the larger "
     f"rate, and AdamO took the larger strength on {strong.count(max(strong))} of {len(strong)} streams.",
     larger > 0.9 * len(two) * len(TUNED) and strong.count(max(strong)) > len(strong) / 2,
@@ -801,7 +801,7 @@ show_table(
 # %% tags=["hide-input"]
 known = {appendix.namesake(m): len(appendix.NAMESAKES[appendix.namesake(m)]) for m in shared.values()}
 claim(
-    "algorithms-under-names-board",
+    "one-algorithm-of-each-name",
     f"Of {sum(known.values())} algorithms under {len(known)} names the board has {len(shared)}, one of each name; what it says of a name it says of that "
     "one.",
     len(shared) == len(known) and min(known.values()) > 1,
@@ -828,12 +828,12 @@ sided = [f for f in found if f.side != "undecided"]
 split = [f for f in sided if 0 < f.improved < 1]
 on_pairs = [f.side for f in found if f.experiment == "pairs_cifar100"]
 claim(
-    "four-seeds-make-narrow",
+    "four-seeds-make-narrow-intervals",
     f"Four seeds make narrow intervals: of {len(sided)} that lie on one side of their threshold, {len(split)} do so although a seed lies on the other.",
     0 < len(split) < len(sided) / 10,
 )
 claim(
-    "no-stream-suite-speaks",
+    "class-pairs-speak-most-for-the-claims",
     f"No stream of the suite speaks for the claims as often as the class pairs: {on_pairs.count('for')} of {len(on_pairs)} findings there are for the claim and "
     f"{on_pairs.count('against')} against it.",
     all(
@@ -847,26 +847,26 @@ claim(
 # %% [markdown]
 # ## What to conclude, and what not
 #
-# - On random labels the paper's claim holds for its penalty at a tuned strength ({prf:ref}`strength-tuned-loses-nothing`), not at the printed one ({prf:ref}`adamo-printed-strength-hardly`). What matters is
-#   the penalty, not that it is decoupled or new: Parseval regularisation and the coupled form do the same ({prf:ref}`decoupled-or-loss-every`).
-# - There isometric *activations* do more than isometric weights ({prf:ref}`maxmin-crelu-plain-adam`), and with them the penalty is idle ({prf:ref}`there-pull-adds-nothing`).
+# - On random labels the paper's claim holds for its penalty at a tuned strength ({prf:ref}`tuned-adamo-loses-nothing`), not at the printed one ({prf:ref}`printed-strength-hardly-helps`). What matters is
+#   the penalty, not that it is decoupled or new: Parseval regularisation and the coupled form do the same ({prf:ref}`same-penalty-same-score`).
+# - There isometric *activations* do more than isometric weights ({prf:ref}`maxmin-and-crelu-beat-every-relu`), and with them the penalty is idle ({prf:ref}`pull-adds-nothing-to-maxmin`).
 # - On random labels the kernel view is borne out better than the isometry view: $P_{100}$ orders methods of all kinds, from
-#   penalties to resets to Muon, while the weights' distance from isometry does not ({prf:ref}`muon-keeps-learning`, {prf:ref}`random-labels-kernel-orders`). On permuted pixels it is the other
-#   way round: there the isometry of weights goes with the score, and MaxMin needs it ({prf:ref}`permuted-pixels-weights`, {prf:ref}`there-adamo-maxmin-adamo`).
+#   penalties to resets to Muon, while the weights' distance from isometry does not ({prf:ref}`muon-learns-far-from-isometry`, {prf:ref}`kernel-orders-methods-on-random-labels`). On permuted pixels it is the other
+#   way round: there the isometry of weights goes with the score, and MaxMin needs it ({prf:ref}`weights-order-methods-on-permuted-pixels`, {prf:ref}`isometric-weights-lead-on-permuted-pixels`).
 # - Where classes are renamed, what was learned about the images is worth keeping, and methods that let weights grow keep
-#   most of it ({prf:ref}`where-classes-renamed-isometry`). Holding weights near isometry is not free.
+#   most of it ({prf:ref}`isometry-costs-where-classes-are-renamed`). Holding weights near isometry is not free.
 # - Where each task has two new classes of photographs the paper's account fits best: what holds or pulls weights to isometry
-#   leads, on sorting activations too ({prf:ref}`there-four-lead-hold`). But Adam loses little there ({prf:ref}`class-pairs-adam-loses`), and a fresh network does almost as well ({prf:ref}`little-more-fresh-start`).
+#   leads, on sorting activations too ({prf:ref}`isometric-methods-lead-on-class-pairs`). But Adam loses little there ({prf:ref}`adam-loses-little-on-class-pairs`), and a fresh network does almost as well ({prf:ref}`lead-on-class-pairs-is-a-fresh-start`).
 # - Boundaries matter most. Where the same labels come in gradually Adam keeps learning with weights that are far from isometric
-#   ({prf:ref}`this-stream-loss-one` to {prf:ref}`no-sharp-boundaries-steps`). The stream that is used to show loss of plasticity is also the one that produces most of it.
+#   ({prf:ref}`loss-is-one-of-sharp-boundaries` to {prf:ref}`shorter-sharp-tasks-lose-as-well`). The stream that is used to show loss of plasticity is also the one that produces most of it.
 #
 # Not shown here:
 #
 # - anything at the paper's size. Networks are 64 wide, images small, tasks short; tier `paper` is not run;
 # - that the candidates are the best there are. Four each is little, sweeps see the first tasks only ({prf:ref}`sweeps-see-fewer-tasks`), and many choices are at the
-#   edge of their grid ({prf:ref}`choices-among-four-learning`, {prf:ref}`methods-strength-or-like`; {doc}`the appendix <settings_and_costs>` shows which);
-# - that the engine repeats other papers' results. One published number is met ({prf:ref}`here-seeds-within-was`); on the two other protocols our tasks and their steps are a fifth of the
-#   original or less, and what is shown is that their streams and nets run here, not that their curves come out ({prf:ref}`source-s-rate-1e`, {prf:ref}`measured-linear-fit-adam`);
+#   edge of their grid ({prf:ref}`choices-at-the-edge-of-rates`, {prf:ref}`choices-at-the-larger-rate`; {doc}`the appendix <settings_and_costs>` shows which);
+# - that the engine repeats other papers' results. One published number is met ({prf:ref}`permuted-mnist-meets-published`); on the two other protocols our tasks and their steps are a fifth of the
+#   original or less, and what is shown is that their streams and nets run here, not that their curves come out ({prf:ref}`outside-rate-cannot-show-loss`, {prf:ref}`regression-loss-at-one-rate-only`);
 # - a comparison blind to what was known: AdamO's two strengths were offered after its strengths had been studied on the first
 #   of these streams, with the seeds judged here ({doc}`adamo`); other candidates come from the methods' sources;
 # - why gradual labels are harmless: fewer large steps after a change, or gradients that never vanish within a task.
