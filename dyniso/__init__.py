@@ -12,8 +12,9 @@ if TYPE_CHECKING:  # for editors, type checkers and `dyniso.study.sources`; a te
     # ruff: noqa: F401
     from .activations import Abs, CReLU, GroupSort, Householder, MaxMin
     from .dormancy import dead_units, dormancy_score, dormant_fraction, hidden_activations
-    from .entk import empirical_ntk, ntk_summary, plasticity
+    from .entk import empirical_ntk
     from .isometry import gram_deviation, gram_deviation_grad, singular_values, spectrum_summary
+    from .kernels import ntk_summary, plasticity
     from .nets import cnn, initialise, mlp, orthogonal
     from .optim import AdamO, IsometryDivergenceError, isometry_groups, isometry_step
     from .polar import orthogonalise, polar_factor
@@ -23,8 +24,9 @@ __version__ = "0.1.0"
 _MODULES = {  # name -> module; the same as above, for a name that is asked for
     "activations": ("Abs", "CReLU", "GroupSort", "Householder", "MaxMin"),
     "dormancy": ("dead_units", "dormancy_score", "dormant_fraction", "hidden_activations"),
-    "entk": ("empirical_ntk", "ntk_summary", "plasticity"),
+    "entk": ("empirical_ntk",),
     "isometry": ("gram_deviation", "gram_deviation_grad", "singular_values", "spectrum_summary"),
+    "kernels": ("ntk_summary", "plasticity"),
     "nets": ("cnn", "initialise", "mlp", "orthogonal"),
     "optim": ("AdamO", "IsometryDivergenceError", "isometry_groups", "isometry_step"),
     "polar": ("orthogonalise", "polar_factor"),

@@ -1,4 +1,4 @@
-"""The empirical neural tangent kernel: two independent implementations, its layer factors, and its spectrum.
+"""The empirical neural tangent kernel: two independent implementations, and its layer factors.
 
 For a net f with C outputs, Theta(x, x') = J(x) J(x')' with J = df/dtheta. "jacobian" forms J; "layerwise" never does:
 it sums over layers  ( <h(x), h(x')> + beta ) B(x) B(x')',  where h is a layer's input and B = df/dz the backward map
@@ -17,10 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
-from dyniso.isometry import effective_rank
-
 METHODS = ("layerwise", "jacobian")
-ASYMMETRY = 1e-3  # of the largest entry: above what TF32 matrix products leave in a symmetric kernel
 TRANSIENT = 2**24  # entries of per-sample gradients formed at once: 64 MiB in float32, enough to keep a GPU busy
 
 
@@ -402,131 +399,3 @@ def _label(name: str, module: nn.Module) -> str:
 
 def _unsupported(name: str, module: nn.Module, why: str) -> ValueError:
     return ValueError(f'{_label(name, module)} {why}; use empirical_ntk(..., method="jacobian")')
-
-
-# --------------------------------------------------------------------------------------------------- summaries
-
-
-class NTKSummary(NamedTuple):
-    """Spectrum of a kernel of size N = n C, all float64; leading axes of theta are kept.
-
-    Attributes:
-        eigenvalues: (..., N), ascending, unit of theta; rounding can make the smallest slightly negative.
-        condition_number: lambda_max/lambda_min; infinite where lambda_min <= eps lambda_max, eps of theta's dtype.
-        mean_over_max: mean(lambda)/lambda_max, in [1/N, 1]; 0 for a zero kernel.
-        effective_rank: exp of the entropy of lambda/sum(lambda), in [1, N]; 0 for a zero kernel.
-        trace: sum of lambda.
-    """
-
-    eigenvalues: Tensor
-    condition_number: Tensor  # shape (...,), as those below
-    mean_over_max: Tensor
-    effective_rank: Tensor
-    trace: Tensor
-
-
-def ntk_summary(theta: Tensor) -> NTKSummary:
-    """Eigenvalues of a kernel and the scale-free summaries of them.
-
-    Args:
-        theta: symmetric, shape (..., N, N). Eigenvalues below about N eps lambda_max are rounding: compute the kernel
-            in float64 where the condition number matters.
-    Returns:
-        NTKSummary, computed in float64.
-    Raises:
-        ValueError: theta is empty, not square, not finite or clearly asymmetric (names shape or value).
-    Source: condition number: arXiv 2606.09762, section 2; effective rank: Roy & Vetterli 2007.
-    >>> summary = ntk_summary(torch.diag(torch.tensor([1.0, 4.0])))
-    >>> summary.eigenvalues.tolist(), summary.condition_number.item(), summary.mean_over_max.item()
-    ([1.0, 4.0], 4.0, 0.625)
-    """
-    eigenvalues = _eigenvalues(theta)
-    low, high, trace = eigenvalues[..., 0], eigenvalues[..., -1], eigenvalues.sum(-1)
-    singular = low <= torch.finfo(theta.dtype).eps * high
-    condition = torch.where(singular, torch.inf, high / torch.where(singular, 1.0, low))
-    size = eigenvalues.shape[-1]
-    rank = effective_rank(eigenvalues.clamp_min(0))
-    return NTKSummary(eigenvalues, condition, trace / (size * _positive(high)), rank, trace)
-
-
-def plasticity(theta: Tensor, steps: int | Tensor, step_size: float | Tensor | None = None) -> Tensor:
-    """Expected fraction of the squared loss that `steps` gradient steps remove, for residuals without a direction.
-
-        P_K = 1 - (1/N) sum_i (1 - eta lambda_i)^(2K)
-
-    With eta = 1/lambda_max it is scale-free, in [1 - (1 - 1/kappa)^2K, 1 - (1 - mean(lambda)/lambda_max)^2K], and 1
-    for all K exactly if theta = c I. The kernel is held fixed over the K steps.
-
-    Args:
-        theta: symmetric, shape (..., N, N).
-        steps: K, at least 1; an integer or an integer tensor of any shape, e.g. torch.tensor([1, 10, 100]).
-        step_size: eta > 0, unit of 1/theta; a number or shape (...,). None means 1/lambda_max; beyond 2/lambda_max
-            the loss grows and P_K becomes negative.
-    Returns:
-        Shape (..., *steps.shape), float64, unitless, at most 1; 0 for a zero kernel.
-    Raises:
-        ValueError: as `ntk_summary`; steps < 1 or not integer; step_size not positive.
-    Source: derived in the book's chapter on isometry and the eNTK; a reconstruction of the definition in
-        arXiv 2606.09762, section 2.
-    >>> plasticity(torch.diag(torch.tensor([1.0, 2.0])), torch.tensor([1, 2]))
-    tensor([0.8750, 0.9688], dtype=torch.float64)
-    """
-    lambdas = _eigenvalues(theta).clamp_min(0)
-    K = torch.as_tensor(steps, device=theta.device)
-    if K.is_floating_point() or K.numel() == 0 or (K < 1).any():
-        raise ValueError(f"steps is {steps}; expected integers of at least 1")
-    eta = 1 / _positive(lambdas[..., -1]) if step_size is None else torch.as_tensor(step_size).to(lambdas)
-    if not (eta > 0).all():
-        raise ValueError(f"step_size is {step_size}; it has to be positive")
-    left = (1 - eta[..., None] * lambdas).square()  # (..., N): fraction of the loss left along each direction, K = 1
-    return (1 - (left[..., None, :] ** K.reshape(-1, 1)).mean(-1)).reshape(theta.shape[:-2] + K.shape)
-
-
-def without_constant_output(theta: Tensor, outputs: int) -> Tensor:
-    """The kernel restricted to output directions that sum to zero over the C outputs of each sample.
-
-    Softmax ignores a constant added to all logits, so the residual p - y of cross-entropy has no such part.
-
-    Args:
-        theta: symmetric, shape (..., n C, n C), row i C + c.
-        outputs: C, at least 2.
-    Returns:
-        Shape (..., n (C - 1), n (C - 1)), in an orthonormal basis of the complement of the constant.
-    Raises:
-        ValueError: as `ntk_summary`; outputs < 2 or not a divisor of the size.
-    Source: derived in the book's chapter on isometry and the eNTK.
-    >>> without_constant_output(torch.tensor([[2.0, 1.0], [1.0, 2.0]]), 2)
-    tensor([[1.]])
-    """
-    _require_kernel(theta)
-    size = theta.shape[-1]
-    if outputs < 2 or size % outputs:
-        raise ValueError(f"outputs is {outputs}; expected at least 2 and a divisor of {size}")
-    start = torch.eye(outputs, dtype=theta.dtype, device=theta.device)
-    start[:, 0] = 1
-    Q = torch.linalg.qr(start).Q[:, 1:]  # (C, C - 1); the first column of Q is the constant
-    blocks = theta.unflatten(-1, (-1, outputs)).unflatten(-3, (-1, outputs))  # (..., n, C, n, C)
-    return torch.einsum("ck,...icjd,dl->...ikjl", Q, blocks, Q).flatten(-2).flatten(-3, -2)
-
-
-def _eigenvalues(theta: Tensor) -> Tensor:
-    _require_kernel(theta)
-    return torch.linalg.eigvalsh((theta.double() + theta.double().mT) / 2)
-
-
-def _positive(values: Tensor) -> Tensor:
-    return values.clamp_min(torch.finfo(values.dtype).tiny)
-
-
-def _require_kernel(theta: Tensor) -> None:
-    shape = tuple(theta.shape)
-    if theta.ndim < 2 or shape[-1] != shape[-2] or theta.numel() == 0:
-        raise ValueError(f"theta has shape {shape}; expected a non-empty square (..., N, N)")
-    if not theta.is_floating_point() or not torch.isfinite(theta).all():
-        bad = theta.numel() - int(torch.isfinite(theta).sum())
-        raise ValueError(f"theta ({theta.dtype}) has to be floating point and finite; {bad} entries are not finite")
-    gap = float((theta - theta.mT).abs().max() / _positive(theta.abs().max()))
-    if gap > ASYMMETRY:
-        raise ValueError(
-            f"theta of shape {shape} is not symmetric: largest difference is {gap:.3g} of the largest entry"
-        )

@@ -43,7 +43,8 @@ from dyniso.study import data
 from dyniso.report import figures
 from dyniso import nets
 from dyniso.report.notebook import claim, show, show_table, stamp
-from dyniso.entk import backward_maps, empirical_ntk, plasticity
+from dyniso.entk import backward_maps, empirical_ntk
+from dyniso.kernels import plasticity
 from dyniso.isometry import gram_deviation_grad, singular_values, spectrum
 from dyniso.polar import newton_schulz, polar_factor, scale_below_one
 from dyniso.optim import AdamO, isometry_groups, isometry_step

@@ -1,4 +1,4 @@
-"""Contracts of dyniso.entk. Oracles: the equations of the book's second chapter, and the two methods for each other."""
+"""Contracts of dyniso.entk. Oracles: the book's equations of the kernel, and the two methods for each other."""
 
 import math
 
@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 from dyniso import entk
 from dyniso.activations import MaxMin
-from dyniso.entk import backward_maps, empirical_ntk, feature_grams, ntk_summary, plasticity, without_constant_output
+from dyniso.entk import backward_maps, empirical_ntk, feature_grams
+from dyniso.kernels import ntk_summary
 from dyniso.nets import cnn, mlp, orthogonal
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")  # "conv same"
@@ -421,105 +422,6 @@ def test_relu_gauge_leaves_the_function_and_changes_the_kernel():
     assert ntk_summary(empirical_ntk(model, x)).condition_number > 3 * before
 
 
-# --------------------------------------------------------------------------------------------------- summaries
-
-
-def with_spectrum(*eigenvalues: float) -> Tensor:
-    Q = torch.linalg.qr(normal(len(eigenvalues), len(eigenvalues))).Q
-    return Q @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ Q.T
-
-
-def test_summary_of_a_chosen_spectrum():
-    summary = ntk_summary(with_spectrum(1.0, 2.0, 5.0))
-    assert_close(summary.eigenvalues, torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64))
-    entropy = -sum(p * math.log(p) for p in (1 / 8, 2 / 8, 5 / 8))
-    expected = {"condition_number": 5, "mean_over_max": 8 / 15, "effective_rank": math.exp(entropy), "trace": 8}
-    assert {k: float(getattr(summary, k)) for k in expected} == pytest.approx(expected)
-
-
-def test_singular_kernel_has_infinite_condition_number():
-    v = normal(5, 2)
-    assert ntk_summary(v @ v.T).condition_number == math.inf
-    nearly = torch.diag(torch.tensor([1.0, 1e-9], dtype=torch.float64))
-    assert ntk_summary(nearly.float()).condition_number == math.inf  # below float32 resolution
-    assert float(ntk_summary(nearly).condition_number) == pytest.approx(1e9)
-
-
-def test_zero_kernel_learns_nothing():
-    summary = ntk_summary(torch.zeros(3, 3))
-    assert [float(v) for v in summary[1:]] == [math.inf, 0, 0, 0]
-    assert plasticity(torch.zeros(3, 3), 10) == 0
-
-
-def test_stacked_kernels_equal_separate_kernels():
-    stack = torch.stack([with_spectrum(1.0, 2.0, 5.0), with_spectrum(0.1, 1.0, 1.0), torch.zeros(3, 3).double()])
-    steps = torch.tensor([[1, 2], [10, 1000]])
-    for field, separate in zip(ntk_summary(stack), zip(*map(ntk_summary, stack), strict=True), strict=True):
-        torch.testing.assert_close(field, torch.stack(separate))
-    assert plasticity(stack, steps).shape == (3, 2, 2)
-    torch.testing.assert_close(plasticity(stack, steps), torch.stack([plasticity(t, steps) for t in stack]))
-    torch.testing.assert_close(plasticity(stack, steps)[1, 1, 0], plasticity(stack[1], 10))
-
-
-@pytest.mark.parametrize("steps", [1, 10])
-@pytest.mark.parametrize("step_size", [None, 0.3])
-def test_plasticity_equals_gradient_descent_on_isotropic_residuals(steps, step_size):
-    theta = with_spectrum(*[i**-1.5 for i in range(1, 41)])
-    eta = 1.0 if step_size is None else step_size  # lambda_max is 1
-    r0 = normal(20_000, 40)
-    r = r0
-    for _ in range(steps):
-        r = r - eta * r @ theta
-    removed = float((1 - r.square().sum(1) / r0.square().sum(1)).mean())
-    assert float(plasticity(theta, steps, step_size)) == pytest.approx(removed, abs=2e-3)  # standard error 5e-4
-
-
-@seeds
-@pytest.mark.parametrize("steps", [1, 3, 30])
-def test_plasticity_lies_between_the_bounds_of_equation_2(steps, seed):
-    summary = ntk_summary(with_spectrum(*normal(12, seed=seed).exp().tolist()))
-    lower = 1 - (1 - 1 / summary.condition_number) ** (2 * steps)
-    upper = 1 - (1 - summary.mean_over_max) ** (2 * steps)
-    value = plasticity(torch.diag(summary.eigenvalues), steps)
-    assert lower <= value <= upper
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_plasticity_is_one_for_a_multiple_of_the_identity(scale):
-    assert float(plasticity(scale * torch.eye(4), 1)) == pytest.approx(1)
-
-
-def test_plasticity_does_not_depend_on_the_scale_of_the_kernel():
-    theta = with_spectrum(1.0, 2.0, 5.0)
-    torch.testing.assert_close(plasticity(1e4 * theta, 3), plasticity(theta, 3))
-
-
-def test_rounding_below_zero_is_not_amplified_by_many_steps():
-    theta = torch.diag(torch.tensor([1.0, -1e-6], dtype=torch.float64))
-    assert float(plasticity(theta, 10**8)) == pytest.approx(0.5)
-
-
-def test_plasticity_is_negative_where_the_step_diverges():
-    assert plasticity(torch.eye(2), 5, step_size=3.0) < 0
-
-
-def test_constant_output_is_projected_out_of_every_sample():
-    n, C = 4, 3
-    J = normal(n * C, 50)
-    centred = (J.reshape(n, C, 50) - J.reshape(n, C, 50).mean(1, keepdim=True)).reshape(n * C, 50)
-    reduced = without_constant_output(J @ J.T, C)
-    assert reduced.shape == (8, 8)
-    expected = torch.linalg.eigvalsh(centred @ centred.T)[n:]  # the n constants have eigenvalue zero
-    assert_close(torch.linalg.eigvalsh(reduced), expected)
-
-
-def test_constant_output_is_all_that_is_projected_out():
-    shared = torch.kron(with_spectrum(1.0, 2.0), torch.ones(3, 3, dtype=torch.float64))
-    assert without_constant_output(shared, 3).abs().max() < FLOAT64
-    theta = torch.stack([torch.eye(6), 2 * torch.eye(6)]).double()
-    assert_close(without_constant_output(theta, 3), theta[:, :4, :4])
-
-
 # ------------------------------------------------------------------------------------------------------ errors
 
 
@@ -583,19 +485,7 @@ def test_layerwise_refuses_what_it_cannot_factor(build, message):
         empirical_ntk(build().double(), normal(4, 5))
 
 
-SUMMARY_ERRORS = {
-    "not square": (lambda: ntk_summary(torch.zeros(2, 3)), r"\(2, 3\)"),
-    "vector": (lambda: ntk_summary(torch.zeros(3)), r"\(3,\)"),
-    "empty": (lambda: plasticity(torch.zeros(0, 0), 1), r"\(0, 0\)"),
-    "nan": (lambda: ntk_summary(torch.eye(3) * torch.nan), r"9 entries are not finite"),
-    "infinite": (lambda: plasticity(torch.diag(torch.tensor([1.0, torch.inf])), 1), r"not finite"),
-    "integer": (lambda: ntk_summary(torch.eye(3, dtype=torch.int64)), r"int64"),
-    "asymmetric": (lambda: ntk_summary(torch.tensor([[1.0, 0.5], [0.0, 1.0]])), r"\(2, 2\) is not symmetric.*0.5"),
-    "no steps": (lambda: plasticity(torch.eye(2), 0), r"steps is 0"),
-    "half steps": (lambda: plasticity(torch.eye(2), torch.tensor([1.5])), r"steps is tensor\(\[1.5"),
-    "step size": (lambda: plasticity(torch.eye(2), 1, step_size=-1.0), r"step_size is -1.0"),
-    "one output": (lambda: without_constant_output(torch.eye(4), 1), r"outputs is 1"),
-    "undivided": (lambda: without_constant_output(torch.eye(4), 3), r"outputs is 3.*divisor of 4"),
+CALL_ERRORS = {
     "method": (lambda: empirical_ntk(nn.Linear(2, 2), torch.ones(1, 2), method="exact"), r"'exact' is not one of"),
     "chunk": (lambda: empirical_ntk(nn.Linear(2, 2), torch.ones(1, 2), chunk=0), r"chunk is 0"),
     "no samples": (lambda: backward_maps(nn.Linear(2, 2), torch.ones(0, 2)), r"\(0, 2\)"),
@@ -603,7 +493,7 @@ SUMMARY_ERRORS = {
 }
 
 
-@pytest.mark.parametrize(("call", "message"), SUMMARY_ERRORS.values(), ids=SUMMARY_ERRORS)
+@pytest.mark.parametrize(("call", "message"), CALL_ERRORS.values(), ids=CALL_ERRORS)
 def test_bad_value_is_a_value_error_that_names_it(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
 from ..dormancy import dormancy_score
-from ..entk import backward_maps, empirical_ntk, feature_grams, ntk_summary, plasticity, without_constant_output
+from ..entk import backward_maps, empirical_ntk, feature_grams
 from ..isometry import effective_rank, singular_values
+from ..kernels import ntk_summary, plasticity, without_constant_output
 
 Values = dict[tuple[str, str], float]
 FLOOR = 1e-12  # relative to the largest eigenvalue: below it a float64 eigenvalue of a kernel is rounding
@@ -31,7 +32,7 @@ def kernel(net: nn.Sequential, x: Tensor) -> Values:
     Args:
         net: float64, outputs (n, C). x: inputs (n, features), e.g. (64, 784).
     Returns:
-        kernel_condition, kernel_mean_over_max, P_10 and P_100 (eq. of `entk.plasticity`), kernel_max, block_condition
+        kernel_condition, kernel_mean_over_max, P_10 and P_100 (`kernels.plasticity`), kernel_max, block_condition
         (median over samples), gram_condition and feature_rank of the last hidden layer, fixed_dormant (tau = .025,
         mean over layers), weight_norm (Euclidean, all parameters).
     """

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from dyniso.entk import empirical_ntk, plasticity, without_constant_output
+from dyniso.entk import empirical_ntk
+from dyniso.kernels import plasticity, without_constant_output
 from dyniso.nets import mlp
 from dyniso.study.probes import (
     FLOOR,
