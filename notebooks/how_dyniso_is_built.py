@@ -485,7 +485,7 @@ claim(
 # %% [markdown]
 # ### A stream
 #
-# 1. Add its name to `dyniso.study.specs.STREAMS`.
+# 1. Add its name to `dyniso.study.specs.STREAM_KINDS`.
 # 2. Give it a branch of its own in `dyniso.study.streams.make_task`. It returns a `dyniso.study.streams.Task` of indices and
 #    labels, from `dyniso.study.streams.generator` with a purpose of its own, so that no two draws share random numbers.
 #    Anything else that it does to an image goes into `dyniso.study.streams.TaskData.take` as well.
@@ -497,7 +497,7 @@ claim(
 #    rest.
 
 # %% tags=["hide-input"]
-for kind in specs.STREAMS:
+for kind in specs.STREAM_KINDS:
     one = replace(experiment.stream, kind=kind, dataset=specs.BITS if kind == "slow_regression" else stream.dataset)
     a, b, c = (streams.make_task(one, seed, 1, images.y, pixels) for seed in (0, 0, 1))
     claim(

@@ -127,7 +127,7 @@ claim(
     b < 0.8 * a,
 )
 
-c, d = first_and_last["adamo"]
+c, d = first_and_last["adamo_printed"]
 claim(
     "adamo-printed-strength-1e",
     f"AdamO at the printed strength 1e-3 hardly helps at this length: {c:.2f} to {d:.2f}.",
@@ -184,9 +184,9 @@ show(
 defect = {m.name: value("isometry_defect", m.name, last) for m in experiment.methods}
 claim(
     "defect-mean-sigma-2",
-    f"The defect mean (sigma^2 - 1)^2 ends at {defect['adam']:.2f} with Adam, {defect['adamo']:.2f} with AdamO 1e-3, "
+    f"The defect mean (sigma^2 - 1)^2 ends at {defect['adam']:.2f} with Adam, {defect['adamo_printed']:.2f} with AdamO 1e-3, "
     f"{defect['adamo_0.1']:.2f} with AdamO 0.1.",
-    defect["adamo_0.1"] < 0.5 * defect["adam"] and defect["adamo_0.1"] < 0.5 * defect["adamo"],
+    defect["adamo_0.1"] < 0.5 * defect["adam"] and defect["adamo_0.1"] < 0.5 * defect["adamo_printed"],
 )
 
 # %% [markdown]
@@ -247,9 +247,9 @@ claim(
 claim(
     "adamo-printed-1e-3",
     "AdamO at the printed 1e-3 falls from {:.2f} to {:.2f}: slower than Adam, and far from cured.".format(
-        *online["adamo"]
+        *online["adamo_printed"]
     ),
-    online["adam"][1] + 0.05 < online["adamo"][1] < 0.5,
+    online["adam"][1] + 0.05 < online["adamo_printed"][1] < 0.5,
 )
 claim(
     "adamo-0-1-ends",
@@ -303,13 +303,13 @@ claim(
     f"Here the loss is mild: Adam goes from its best, {peak:.3f}, to {online['adam'][1]:.3f} on the last task.",
     0.01 < peak - online["adam"][1] < 0.1,
 )
-gains = {m: online[m][1] - online["adam"][1] for m in ("adamo", "adamo_0.1", "adamo_coupled")}
+gains = {m: online[m][1] - online["adam"][1] for m in ("adamo_printed", "adamo_0.1", "adamo_coupled")}
 claim(
     "last-task-printed-strength",
     "On the last task the printed strength gains {:.3f} over Adam, strength 0.1 {:.3f}, the coupled penalty {:.3f}.".format(
         *gains.values()
     ),
-    0 < gains["adamo"] < gains["adamo_0.1"] and gains["adamo_coupled"] > gains["adamo"],
+    0 < gains["adamo_printed"] < gains["adamo_0.1"] and gains["adamo_coupled"] > gains["adamo_printed"],
 )
 claim(
     "dormant-units-grow-same",

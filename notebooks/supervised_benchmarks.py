@@ -41,8 +41,8 @@ from dyniso.study.stack import Run
 
 started = time.perf_counter()
 figures.use_style()
-STREAMS = tuple(specs.supervised.STREAMS)
-experiments = {name: specs.get(name, tier) for name in STREAMS}
+SUITE = tuple(specs.supervised.SUITE)
+experiments = {name: specs.get(name, tier) for name in SUITE}
 tables = {n: store.read_compact(e) for n, e in experiments.items() if store.compact_path(e).exists()}
 if shown not in tables:
     store.read_compact(experiments[shown])  # an error that says how to make it
@@ -773,7 +773,7 @@ claim(
     "choices-at-the-edge-of-rates",
     f"Of {len(four) * len(TUNED)} choices among four learning rates, {high} fell on the largest and {low} on the smallest: there the best rate may "
     "lie outside.",
-    0 < high < len(four) * len(TUNED) and len(TUNED) == len(STREAMS),
+    0 < high < len(four) * len(TUNED) and len(TUNED) == len(SUITE),
 )
 claim(
     "choices-at-the-larger-rate",
@@ -816,7 +816,7 @@ claim(
 # that speaks least for the claim, then its mean over all.
 
 # %% tags=["hide-input"]
-judged = [(c, v) for c, v in claims.judge_all(tier) if set(c.experiments) & {*STREAMS, *GRADUAL, "cnn_labels_cifar10"}]
+judged = [(c, v) for c, v in claims.judge_all(tier) if set(c.experiments) & {*SUITE, *GRADUAL, "cnn_labels_cifar10"}]
 
 
 # %% tags=["hide-input"]
@@ -839,7 +839,7 @@ claim(
     all(
         sum(f.side == "for" for f in found if f.experiment == name) / sum(f.experiment == name for f in found)
         < on_pairs.count("for") / len(on_pairs)
-        for name in STREAMS
+        for name in SUITE
         if name != "pairs_cifar100"
     ),
 )

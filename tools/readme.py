@@ -50,7 +50,7 @@ def results() -> str:
 
 def suite() -> str:
     """Score on the last fifth of the tasks of each stored stream of the tuned suite, a row a method."""
-    experiments = [specs.get(name, TIER) for name in specs.supervised.STREAMS]
+    experiments = [specs.get(name, TIER) for name in specs.supervised.SUITE]
     runs = [Runs.stored(e) for e in experiments if store.compact_path(e).exists()]
     names = [r.experiment.name.replace("_", " ") for r in runs]
     lines = ["| method | " + " | ".join(names) + " |", "|---|" + "--:|" * len(names)]
@@ -59,7 +59,7 @@ def suite() -> str:
             cells = [f"{r.last(SCORE, method.name).mean():.2f}" for r in runs]
             lines.append(f"| {method.label} | " + " | ".join(cells) + " |")
     e = runs[0].experiment
-    absent = [name for name in specs.supervised.STREAMS if name not in [r.experiment.name for r in runs]]
+    absent = [name for name in specs.supervised.SUITE if name not in [r.experiment.name for r in runs]]
     note = f" Not run: {', '.join(absent)}." if absent else ""
     size = f"{e.net.depth} layers of {e.net.width} (regression: one of 8), {len(e.seeds)} seeds, on {runs[0].hardware}"
     return "\n".join([*lines, "", f"Means over seeds; {size}.{note}"])

@@ -625,7 +625,7 @@ def test_adamo_is_compared_with_every_baseline_of_the_suite_on_every_stream():
     baselines = [m.name for m in suite if not m.isometry_strength and m.activation != "maxmin"]
     assert {f"adamo_beats_{name}" for name in baselines} <= BY_ID.keys()
     assert all(set(SUITE) <= set(BY_ID[f"adamo_beats_{name}"].experiments) for name in baselines)
-    assert set(SUITE) == specs.supervised.STREAMS.keys()
+    assert set(SUITE) == specs.supervised.SUITE.keys()
 
 
 @pytest.mark.parametrize("claim", [c for c in CLAIMS if len(set(c.experiments) & set(SUITE)) > 3], ids=lambda c: c.id)

@@ -10,7 +10,10 @@ from dyniso.study.specs import (
     ADAM,
     ADAMO,
     BITS,
+    CANDIDATES,
     REGISTRY,
+    REINFORCEMENT,
+    SUPERVISED,
     TIERS,
     Experiment,
     Method,
@@ -70,7 +73,7 @@ every_case = pytest.mark.parametrize(("name", "tier"), CASES)
         (lambda: replace(BASE, seeds=(0, -1)), ["seed=-1"]),
         (lambda: replace(BASE, seeds=(0.5,)), ["seed=0.5"]),
         (lambda: with_seeds(BASE, 0), ["seeds=0"]),
-        (lambda: only_methods(BASE, ["adam", "adamoo"]), ["method='adamoo'", "did you mean 'adamo'"]),
+        (lambda: only_methods(BASE, ["adam", "adamo_O.1"]), ["method='adamo_O.1'", "did you mean 'adamo_0.1'"]),
         (lambda: get("random_label"), ["experiment='random_label'", "did you mean 'random_labels'"]),
         (lambda: get("random_labels", "chek"), ["tier='chek'", "did you mean 'check'"]),
     ],
@@ -122,7 +125,7 @@ def test_no_two_runs_of_the_registry_share_a_digest():
 
 SAME_RUN = {
     "seeds": (with_seeds(BASE, 9), ADAMO),
-    "company": (only_methods(BASE, ["maxmin", "adamo"]), ADAMO),
+    "company": (only_methods(BASE, ["maxmin", "adamo_0.1"]), ADAMO),
     "title": (replace(BASE, title="other"), ADAMO),
     "sources": (replace(BASE, sources=()), ADAMO),
     "label": (BASE, replace(ADAMO, label="other")),
@@ -181,5 +184,42 @@ def test_every_experiment_says_where_its_values_come_from():
 
 
 def test_method_that_says_what_its_net_has_to_say_is_refused_on_a_stream():
-    with pytest.raises(ValueError, match=r"adamo\.bias=False; it is for games, streams have net\.bias"):
+    with pytest.raises(ValueError, match=r"adamo_0\.1\.bias=False; it is for games, streams have net\.bias"):
         replace(BASE, methods=(replace(ADAMO, bias=False),))
+
+
+TUNED = [name for name in SUPERVISED if not name.startswith("tune_")]
+
+
+def untuned():
+    """Every experiment whose arms have settings of their own: all but the tuned suite and the games."""
+    return [e for name, by_tier in REGISTRY.items() if name not in TUNED for e in by_tier.values()]
+
+
+def meanings(experiments, *apart):
+    """Name of an arm -> its settings but for the fields `apart`, each once."""
+    found = {}
+    for e in experiments:
+        for m in e.methods:
+            found.setdefault(m.name, set()).add(replace(m, label="", **{f: getattr(ADAM, f) for f in apart}))
+    return found
+
+
+def test_arm_name_means_one_set_of_settings_outside_the_tuned_suite_and_the_games():
+    assert {name: found for name, found in meanings(untuned()).items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_arm_of_the_tuned_suite_is_one_of_the_candidates_of_that_name(name):
+    for e in REGISTRY[name].values():
+        for m in e.methods:
+            assert replace(m, label="") in [replace(c, name=m.name, label="") for c in CANDIDATES[m.name]]
+
+
+def test_arm_name_of_games_means_one_arm_up_to_the_rate_and_the_strength_of_the_experiment():
+    games = [e for by_tier in REINFORCEMENT.values() for e in by_tier.values()]
+    for e in games:
+        assert len({m.lr for m in e.methods}) == 1
+        assert len({m.isometry_strength for m in e.methods if m.optimizer == "adamo"}) == 1
+    alike = meanings(games, "lr", "isometry_strength", "optimizer")
+    assert {name: found for name, found in alike.items() if len(found) > 1} == {}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dyniso.study import data
-from dyniso.study.specs import BITS, STREAMS, Stream, get
+from dyniso.study.specs import BITS, STREAM_KINDS, Stream, get
 from dyniso.study.streams import (
     batch_order,
     from_new_task,
@@ -23,7 +23,7 @@ from dyniso.study.streams import (
 )
 
 CPU = torch.device("cpu")
-KINDS = tuple(STREAMS)
+KINDS = tuple(STREAM_KINDS)
 IMAGE_KINDS = [kind for kind in KINDS if kind != "slow_regression"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 LABELS = np.arange(1000) % 7  # true labels of pretended images; 7 classes, so random ones over 10 cannot be theirs

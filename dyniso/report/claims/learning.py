@@ -12,11 +12,11 @@ from .names import (
     IS_ADAMO,
     KEPT,
     LAST,
+    LONG_AND_SUITE,
     LOSS,
     MAXMIN_ADAMO,
     PRINTED,
     RL_CODE,
-    STREAMS,
     SUITE,
 )
 from .runs import Arm
@@ -71,7 +71,7 @@ LEARNING = (
         "The paper says that training on a stream of tasks costs a network its ability to learn; here with Adam.",
         "paper",
         "introduction",
-        STREAMS,
+        LONG_AND_SUITE,
         LOST,
         "score",
         lost("adam"),
@@ -82,7 +82,7 @@ LEARNING = (
         f"The paper says that AdamO preserves plasticity; here {IS_ADAMO}.",
         "paper",
         f"title and {ABSTRACT}",
-        STREAMS,
+        LONG_AND_SUITE,
         ADAMO,
     ),
     keeps(
@@ -90,7 +90,7 @@ LEARNING = (
         "The paper says that AdamO preserves plasticity, and prints the strength 1e-3.",
         "paper",
         f"title and {ABSTRACT}; {HYPERPARAMETER}",
-        STREAMS,
+        LONG_AND_SUITE,
         PRINTED,
     ),
     keeps(
@@ -99,7 +99,7 @@ LEARNING = (
         "suite and at 0.1 elsewhere.",
         "authors' code",
         RL_CODE,
-        STREAMS,
+        LONG_AND_SUITE,
         MAXMIN_ADAMO,
     ),
     keeps(
@@ -117,7 +117,7 @@ LEARNING = (
         "plastic as well.",
         "our question",
         "",
-        STREAMS,
+        LONG_AND_SUITE,
         "maxmin",
     ),
     Claim(
@@ -125,7 +125,7 @@ LEARNING = (
         "We ask whether AdamO leaves a first task as fast as Adam does; each at its own learning rate in the suite.",
         "our question",
         "",
-        STREAMS,
+        LONG_AND_SUITE,
         f"score on the first task, {IS_ADAMO} minus Adam",
         "score",
         gained_on_first_task(ADAMO, "adam"),

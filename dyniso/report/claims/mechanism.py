@@ -98,7 +98,7 @@ MECHANISM = (
         ("random_labels",),
         f"{RATE}, coupled minus decoupled",
         "fraction of dead units",
-        reactivated_more("adamo_coupled", "adamo"),
+        reactivated_more("adamo_coupled", PRINTED),
     ),
     Claim(
         "pull_on_dead_rows_helps",

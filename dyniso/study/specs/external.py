@@ -36,7 +36,7 @@ PERMUTED_MNIST = Experiment(
         ADAM,
         with_baseline("l2_init", "L2-Init, 1e-3", name="l2_init_0.001", strength=1e-3),
         with_baseline("l2_init", "L2-Init, 1e-2", name="l2_init_0.01", strength=1e-2),
-        Method("adamo", "AdamO, 0.1", optimizer="adamo", isometry_strength=0.1),
+        Method("adamo_0.1", "AdamO, 0.1", optimizer="adamo", isometry_strength=0.1),
     ),
     steps_per_task=125,
     batch=16,
@@ -56,10 +56,10 @@ RANDOM_LABELS = replace(
     methods=(
         replace(ADAM, name="adam_0.0001", label="Adam, 1e-4", lr=1e-4),
         ADAM,
-        with_baseline("l2_init", "L2-Init, 1e-2", name="l2_init_0.01", strength=1e-2, lr=1e-4),
+        with_baseline("l2_init", "L2-Init, 1e-2", name="l2_init_0.01_at_0.0001", strength=1e-2, lr=1e-4),
         Method("crelu", "CReLU", activation="crelu"),
-        Method("layernorm", "LayerNorm", norm="layernorm", lr=1e-4),
-        Method("adamo", "AdamO, 0.1", optimizer="adamo", isometry_strength=0.1),
+        Method("layernorm_0.0001", "LayerNorm", norm="layernorm", lr=1e-4),
+        Method("adamo_0.1", "AdamO, 0.1", optimizer="adamo", isometry_strength=0.1),
     ),
     sources=(
         ("stream", f"{KUMAR}: 50 tasks of 1,200 fixed images; each pass has 75 batches here, 74 in their code"),

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ...checks import require, require_range
 
 TIERS = ("smoke", "check", "paper")  # seconds, minutes on 2 cores, a GPU
-STREAMS = {  # kind -> outputs of the net on it; None: the classes of the data set
+STREAM_KINDS = {  # kind -> outputs of the net on it; None: the classes of the data set
     "random_labels": 10,
     "shuffled_labels": None,
     "permuted_pixels": None,
@@ -61,7 +61,7 @@ class Stream:
     transition: float | None = None  # share of a task's steps in which samples of the task before it fade out
 
     def __post_init__(self) -> None:
-        require("stream.kind", self.kind, STREAMS)
+        require("stream.kind", self.kind, STREAM_KINDS)
         require_range("stream.samples", self.samples, 1)
         require_range("stream.tasks", self.tasks, 1)
         if (self.kind == "slow_regression") != (self.dataset == BITS):
@@ -75,7 +75,7 @@ class Stream:
 
     def outputs(self, classes: int) -> int:
         """Outputs of a net on this stream, for a data set of that many classes."""
-        return STREAMS[self.kind] or classes
+        return STREAM_KINDS[self.kind] or classes
 
     @property
     def is_regression(self) -> bool:
@@ -110,7 +110,12 @@ class Net:
 
 @dataclass(frozen=True)
 class Method:
-    """One arm: optimizer, activation and their settings. `name` is its key, `label` what figures print."""
+    """One arm: optimizer, activation and their settings. `name` is its key, `label` what figures print.
+
+    A name means one arm. Where nothing is tuned it has one set of settings in all experiments: "adamo_0.1". In the
+    tuned suite it is the best of this method's candidates on the stream ("adamo": one of `CANDIDATES["adamo"]`), in the
+    sweeps one of them ("adamo.2"). In games all arms of an experiment have its learning rate, and AdamO its strength.
+    """
 
     name: str
     label: str

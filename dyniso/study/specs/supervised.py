@@ -132,7 +132,7 @@ MLP, PAPER_MLP = Net(width=64, depth=4), Net(width=512, depth=4)
 MEASURES = ("kernel_ends", "lens")
 
 # name: (title, stream at check, settings at check, changes of the stream at paper, tasks in the sweep)
-STREAMS: dict[str, tuple[str, Stream, dict[str, Any], dict[str, Any], int]] = {
+SUITE: dict[str, tuple[str, Stream, dict[str, Any], dict[str, Any], int]] = {
     "labels_mnist": (
         "Fresh random labels of the same digits",
         Stream("random_labels", "mnist-small", samples=640, tasks=15),
@@ -187,7 +187,7 @@ STREAMS: dict[str, tuple[str, Stream, dict[str, Any], dict[str, Any], int]] = {
 
 def suite(name: str) -> dict[str, Experiment]:
     """The experiment of a stream at every tier."""
-    title, stream, settings, paper, _ = STREAMS[name]
+    title, stream, settings, paper, _ = SUITE[name]
     net = Net(width=8, depth=1) if stream.is_regression else MLP
     check = Experiment(
         name,
@@ -225,7 +225,7 @@ def at_tiers(check: Experiment, paper: dict[str, Any]) -> dict[str, Experiment]:
 
 def sweep(name: str) -> dict[str, Experiment]:
     """The sweep of a stream: every candidate of every method, fewer tasks, seeds of its own, no costly measures."""
-    _, stream, _, paper, tasks = STREAMS[name]
+    _, stream, _, paper, tasks = SUITE[name]
     check = suite(name)["check"]
     swept = replace(
         check,
@@ -248,7 +248,7 @@ CNN = at_tiers(
         "cnn_labels_cifar10",
         "Fresh random labels of the same photographs, a convolutional net",
         "check",
-        replace(STREAMS["labels_cifar10"][1], samples=320, tasks=15),
+        replace(SUITE["labels_cifar10"][1], samples=320, tasks=15),
         Net(width=64, depth=1, channels=(8, 16)),
         tuned("labels_cifar10", FEW),
         steps_per_task=300,
@@ -266,7 +266,7 @@ GRADUAL = {
             suite("labels_mnist")["check"],
             name=f"labels_mnist_gradual_{round(100 * share)}",
             title=f"Fresh random labels that come in over {share:.0%} of each task",
-            stream=replace(STREAMS["labels_mnist"][1], transition=share),
+            stream=replace(SUITE["labels_mnist"][1], transition=share),
             methods=tuned("labels_mnist", FEW),
             measures=(),
         ),
@@ -275,8 +275,8 @@ GRADUAL = {
     for share in (0.5, 1.0)
 }
 SUPERVISED: dict[str, dict[str, Experiment]] = {
-    **{name: suite(name) for name in STREAMS},
+    **{name: suite(name) for name in SUITE},
     "cnn_labels_cifar10": CNN,
     **GRADUAL,
-    **{f"tune_{name}": sweep(name) for name in STREAMS},
+    **{f"tune_{name}": sweep(name) for name in SUITE},
 }

@@ -8,12 +8,12 @@ from typing import Any
 from .model import AnyExperiment, Experiment, Method, Net, Stream
 
 ADAM = Method("adam", "Adam")
-ADAMO = Method("adamo", "AdamO, 1e-3 (printed)", optimizer="adamo", isometry_strength=1e-3)
-ADAMO_STRONG = replace(ADAMO, name="adamo_0.1", label="AdamO, 0.1", isometry_strength=0.1)
-COUPLED = replace(ADAMO, name="adamo_coupled", label="coupled, 1e-3", coupled=True)
+PRINTED = Method("adamo_printed", "AdamO, 1e-3 (printed)", optimizer="adamo", isometry_strength=1e-3)
+ADAMO = replace(PRINTED, name="adamo_0.1", label="AdamO, 0.1", isometry_strength=0.1)
+COUPLED = replace(PRINTED, name="adamo_coupled", label="coupled, 1e-3", coupled=True)
 MAXMIN = Method("maxmin", "MaxMin, Adam", activation="maxmin")
-MAXMIN_ADAMO = replace(ADAMO_STRONG, name="maxmin_adamo_0.1", label="MaxMin, AdamO 0.1", activation="maxmin")
-METHODS = (ADAM, ADAMO, ADAMO_STRONG, COUPLED, MAXMIN, MAXMIN_ADAMO)
+MAXMIN_ADAMO = replace(ADAMO, name="maxmin_adamo_0.1", label="MaxMin, AdamO 0.1", activation="maxmin")
+METHODS = (ADAM, PRINTED, ADAMO, COUPLED, MAXMIN, MAXMIN_ADAMO)
 
 OURS = "ours: not stated by the paper"
 COMMON_SOURCES = (
@@ -98,8 +98,8 @@ EARLIER_METHODS = replace(
         with_baseline("norm_projection", "NaP", name="nap", norm="layernorm_fixed"),
         LAYERNORM,
         with_baseline("parseval", "Parseval, 0.001", strength=1e-3),
+        PRINTED,
         ADAMO,
-        ADAMO_STRONG,
         Method("crelu", "CReLU", activation="crelu"),
         MAXMIN,
         MAXMIN_ADAMO,
@@ -122,7 +122,7 @@ DORMANCY = replace(
     title="Dormant, dead and reactivated ReLUs, with the pull on live or dead rows only",
     methods=(
         ADAM,
-        ADAMO_STRONG,
+        ADAMO,
         COUPLED,
         with_baseline("isometry", "live rows only, 0.1", name="live_rows_0.1", strength=0.1, rows="live"),
         with_baseline("isometry", "dead rows only, 0.1", name="dead_rows_0.1", strength=0.1, rows="dead"),
@@ -135,7 +135,11 @@ DORMANCY = replace(
 
 def at_strength(strength: float, coupled: bool, label: str) -> Method:
     return replace(
-        ADAMO, name=f"{label}_{strength:g}", label=f"{label}, {strength:g}", isometry_strength=strength, coupled=coupled
+        PRINTED,
+        name=f"{label}_{strength:g}",
+        label=f"{label}, {strength:g}",
+        isometry_strength=strength,
+        coupled=coupled,
     )
 
 
@@ -148,8 +152,8 @@ STRENGTHS = replace(
         *(at_strength(s, False, "decoupled") for s in (1e-3, 1e-2, 1e-1, 1.0)),
         *(at_strength(s, True, "coupled") for s in (1e-5, 1e-4, 1e-3, 1e-2)),
         with_baseline("isometry", "after Adam, 0.1", name="after_0.1", strength=0.1),
-        replace(ADAMO_STRONG, name="lazy10_0.1", label="every 10, 0.1", isometry_every=10),
-        replace(ADAMO_STRONG, name="lazy50_0.1", label="every 50, 0.1", isometry_every=50),
+        replace(ADAMO, name="lazy10_0.1", label="every 10, 0.1", isometry_every=10),
+        replace(ADAMO, name="lazy50_0.1", label="every 50, 0.1", isometry_every=50),
     ),
 )
 INTERACTIONS = replace(
@@ -158,15 +162,13 @@ INTERACTIONS = replace(
     title="AdamO beside weight decay, gradient clipping, a schedule, and Muon",
     methods=(
         ADAM,
-        ADAMO_STRONG,
-        replace(ADAMO_STRONG, name="adamo_0.1_l2", label="AdamO + L2", weight_decay=1e-3),
-        replace(
-            ADAMO_STRONG, name="adamo_0.1_adamw", label="AdamO + decay", weight_decay=0.1, decoupled_weight_decay=True
-        ),
+        ADAMO,
+        replace(ADAMO, name="adamo_0.1_l2", label="AdamO + L2", weight_decay=1e-3),
+        replace(ADAMO, name="adamo_0.1_adamw", label="AdamO + decay", weight_decay=0.1, decoupled_weight_decay=True),
         Method("adamw", "AdamW, 0.1", optimizer="adamw", weight_decay=0.1),
-        replace(ADAMO_STRONG, name="adamo_0.1_clip", label="AdamO, clipped", clip_norm=0.5),
+        replace(ADAMO, name="adamo_0.1_clip", label="AdamO, clipped", clip_norm=0.5),
         replace(ADAM, name="adam_clip", label="Adam, clipped", clip_norm=0.5),
-        replace(ADAMO_STRONG, name="adamo_0.1_cosine", label="AdamO, cosine", schedule="cosine"),
+        replace(ADAMO, name="adamo_0.1_cosine", label="AdamO, cosine", schedule="cosine"),
         replace(ADAM, name="adam_cosine", label="Adam, cosine", schedule="cosine"),
         Method("muon", "Muon", optimizer="muon"),
         with_baseline("isometry", "Muon + isometry", name="muon_isometry", optimizer="muon", strength=0.1),
@@ -177,7 +179,7 @@ PREDICTORS = replace(
     name="predictors",
     title="The kernel before each task, and the loss removed in it",
     measures=("kernel",),
-    methods=(ADAM, ADAMO, ADAMO_STRONG, COUPLED, MAXMIN, MAXMIN_ADAMO, LAYERNORM, L2_INIT, REDO),
+    methods=(ADAM, PRINTED, ADAMO, COUPLED, MAXMIN, MAXMIN_ADAMO, LAYERNORM, L2_INIT, REDO),
 )
 
 
