@@ -9,13 +9,12 @@ Sorted groups hold the largest entry first, so MaxMin, GroupSort(2) and Househol
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from .checks import require
-
-ACTIVATIONS = ("relu", "maxmin", "groupsort-k", "householder", "abs", "crelu", "tanh", "leaky_relu", "identity")
 
 
 def _groups(z: Tensor, group: int, dim: int) -> tuple[Tensor, int]:
@@ -153,6 +152,19 @@ class CReLU(nn.Module):
         return f"dim={self.dim}"
 
 
+ACTIVATIONS: dict[str, Callable[[int, int], nn.Module]] = {  # name -> module for (axis, k of the name)
+    "relu": lambda dim, k: nn.ReLU(),
+    "maxmin": lambda dim, k: MaxMin(dim),
+    "groupsort-k": lambda dim, k: GroupSort(k, dim),
+    "householder": lambda dim, k: Householder(dim, learned=True),
+    "abs": lambda dim, k: Abs(),
+    "crelu": lambda dim, k: CReLU(dim),
+    "tanh": lambda dim, k: nn.Tanh(),
+    "leaky_relu": lambda dim, k: nn.LeakyReLU(),
+    "identity": lambda dim, k: nn.Identity(),
+}
+
+
 def activation(name: str, dim: int = -1) -> nn.Module:
     """A new activation module by name.
 
@@ -168,14 +180,10 @@ def activation(name: str, dim: int = -1) -> nn.Module:
     >>> activation("groupsort-4", dim=-3)
     GroupSort(group=4, dim=-3)
     """
-    if name.startswith("groupsort-") and name.removeprefix("groupsort-").isdigit():
-        return GroupSort(int(name.removeprefix("groupsort-")), dim)
-    require("activation", name, ACTIVATIONS)
     if name == "groupsort-k":
-        raise ValueError("activation 'groupsort-k': put a number for k, e.g. 'groupsort-4'")
-    plain = {"relu": nn.ReLU, "tanh": nn.Tanh, "leaky_relu": nn.LeakyReLU, "identity": nn.Identity, "abs": Abs}
-    if name in plain:
-        return plain[name]()
-    if name == "householder":
-        return Householder(dim, learned=True)
-    return MaxMin(dim) if name == "maxmin" else CReLU(dim)
+        raise ValueError("activation='groupsort-k'; put a number for k, e.g. 'groupsort-4'")
+    stem, _, size = str(name).rpartition("-")
+    numbered = stem == "groupsort" and size.isdecimal()
+    if not numbered:
+        require("activation", name, ACTIVATIONS)
+    return ACTIVATIONS["groupsort-k" if numbered else name](dim, int(size) if numbered else 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,6 @@ from .activations import CReLU, GroupSort, Householder, activation
 from .checks import require, require_range
 from .isometry import as_matrix
 from .polar import newton_schulz, polar_factor
-
-INITS = ("orthogonal", "kaiming", "default")
-NORMS = ("none", "layernorm", "layernorm_fixed")
-ORTHOGONAL_METHODS = ("householder", "cayley", "matrix_exp", "newton_schulz")
-DOWNSAMPLES = ("stride", "unshuffle")
 
 # ------------------------------------------------------------------------------------------- orthogonal layers
 
@@ -35,6 +30,30 @@ class _NewtonSchulz(nn.Module):
 
     def right_inverse(self, W: Tensor) -> Tensor:
         return polar_factor(as_matrix(W), method="svd").reshape(W.shape)
+
+
+def _by_torch(module: nn.Module, method: str, steps: int) -> None:
+    """torch's own map from a free parameter to an orthogonal matrix, without a draw from the global generator."""
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    if weight.ndim > 2:
+        raise ValueError(
+            f"method {method!r} takes matrices, weight has shape {tuple(weight.shape)}; use 'newton_schulz'"
+        )
+    with torch.random.fork_rng([weight.device] if weight.is_cuda else []):  # it fills up a basis with random columns
+        parametrizations.orthogonal(module, "weight", orthogonal_map=method)
+
+
+def _by_newton_schulz(module: nn.Module, method: str, steps: int) -> None:
+    require_range("steps", steps, 1)
+    parametrize.register_parametrization(module, "weight", _NewtonSchulz(steps))
+
+
+ORTHOGONAL_METHODS: dict[str, Callable[[nn.Module, str, int], None]] = {
+    "householder": _by_torch,
+    "cayley": _by_torch,
+    "matrix_exp": _by_torch,
+    "newton_schulz": _by_newton_schulz,
+}
 
 
 def orthogonal(module: nn.Module, method: str = "householder", steps: int = 30) -> nn.Module:
@@ -65,17 +84,7 @@ def orthogonal(module: nn.Module, method: str = "householder", steps: int = 30) 
         raise ValueError(f"{type(module).__name__} has no weight matrix to make orthogonal: weight shape {shape}")
     if parametrize.is_parametrized(module, "weight"):
         raise ValueError(f"{type(module).__name__}.weight is already parametrized")
-    if method != "newton_schulz":
-        if weight.ndim > 2:
-            raise ValueError(
-                f"method {method!r} takes matrices, weight has shape {tuple(weight.shape)}; use 'newton_schulz'"
-            )
-        devices = [weight.device] if weight.is_cuda else []
-        with torch.random.fork_rng(devices):  # torch completes a rectangular basis with random columns
-            return parametrizations.orthogonal(module, "weight", orthogonal_map=method)
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; it has to be at least 1")
-    parametrize.register_parametrization(module, "weight", _NewtonSchulz(steps))
+    ORTHOGONAL_METHODS[method](module, method, steps)
     return module
 
 
@@ -136,6 +145,53 @@ def delta_orthogonal_(kernel: Tensor, gain: float = 1.0, generator: torch.Genera
     return kernel
 
 
+def _orthogonal_init(layer: nn.Module, gain: float, generator: torch.Generator | None) -> None:
+    """Each group of channels is a convolution of its own; zero biases."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    for block in weight.chunk(getattr(layer, "groups", 1)):
+        if weight.ndim == 2:
+            orthogonal_(block, gain, generator)
+        elif all(stride == 1 for stride in layer.stride) and all(size % 2 for size in weight.shape[2:]):  # type: ignore[union-attr]
+            delta_orthogonal_(block, gain, generator)
+        else:
+            block.copy_(orthogonal_(block.flatten(1).clone(), gain, generator).reshape(block.shape))
+    _zero_bias(layer)
+
+
+def _kaiming_init(layer: nn.Module, gain: float, generator: torch.Generator | None) -> None:
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    fan_in = weight[0].numel()
+    weight.copy_(_draw_buffer(weight, generator).normal_(0, gain * math.sqrt(2 / fan_in), generator=generator))
+    _zero_bias(layer)
+
+
+def _default_init(layer: nn.Module, gain: float, generator: torch.Generator | None) -> None:
+    """torch's law for weights, times the gain, and for biases."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    bias: Tensor | None = layer.bias  # type: ignore[assignment]
+    root = math.sqrt(weight[0].numel())
+    weight.copy_(_draw_buffer(weight, generator).uniform_(-gain / root, gain / root, generator=generator))
+    if bias is not None:
+        bias.copy_(_draw_buffer(bias, generator).uniform_(-1 / root, 1 / root, generator=generator))
+
+
+def _zero_bias(layer: nn.Module) -> None:
+    if isinstance(layer.bias, Tensor):
+        layer.bias.zero_()
+
+
+def _draw_buffer(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Empty tensor of the same shape on the generator's device: the draw does not depend on where the weight lives."""
+    return torch.empty_like(like, device=like.device if generator is None else generator.device)
+
+
+INITS: dict[str, Callable[[nn.Module, float, torch.Generator | None], None]] = {  # name -> fills weight and bias
+    "orthogonal": _orthogonal_init,
+    "kaiming": _kaiming_init,
+    "default": _default_init,
+}
+
+
 @torch.no_grad()
 def initialise(
     model: nn.Module,
@@ -171,42 +227,18 @@ def initialise(
     for name, layer in layers:
         if parametrize.is_parametrized(layer, "weight"):
             raise ValueError(f"layer {name!r} is parametrized; initialise it before orthogonal(...)")
-        _initialise_layer(layer, scheme, head_gain if layer is head and head_gain is not None else gain, generator)
+        INITS[scheme](layer, head_gain if layer is head and head_gain is not None else gain, generator)
     return model
 
 
-def _initialise_layer(layer: nn.Module, scheme: str, gain: float, generator: torch.Generator | None) -> None:
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    bias: Tensor | None = layer.bias  # type: ignore[assignment]
-    fan_in = weight[0].numel()
-    if scheme == "orthogonal":
-        for block in weight.chunk(getattr(layer, "groups", 1)):  # each group of channels is a convolution of its own
-            if weight.ndim == 2:
-                orthogonal_(block, gain, generator)
-            elif all(stride == 1 for stride in layer.stride) and all(size % 2 for size in weight.shape[2:]):  # type: ignore[union-attr]
-                delta_orthogonal_(block, gain, generator)
-            else:
-                block.copy_(orthogonal_(block.flatten(1).clone(), gain, generator).reshape(block.shape))
-    elif scheme == "kaiming":
-        weight.copy_(_draw_buffer(weight, generator).normal_(0, gain * math.sqrt(2 / fan_in), generator=generator))
-    else:
-        bound = gain / math.sqrt(fan_in)
-        weight.copy_(_draw_buffer(weight, generator).uniform_(-bound, bound, generator=generator))
-    if bias is None:
-        return
-    if scheme == "default":
-        bound = 1 / math.sqrt(fan_in)
-        bias.copy_(_draw_buffer(bias, generator).uniform_(-bound, bound, generator=generator))
-    else:
-        bias.zero_()
-
-
-def _draw_buffer(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Empty tensor of the same shape on the generator's device: the draw does not depend on where the weight lives."""
-    return torch.empty_like(like, device=like.device if generator is None else generator.device)
-
-
 # ---------------------------------------------------------------------------------------------------- builders
+
+
+NORMS: dict[str, Callable[[tuple[int, ...]], list[nn.Module]]] = {  # name -> modules for samples of a shape
+    "none": lambda shape: [],
+    "layernorm": lambda shape: [nn.LayerNorm(shape)],  # learned scale and shift
+    "layernorm_fixed": lambda shape: [nn.LayerNorm(shape, elementwise_affine=False)],
+}
 
 
 def mlp(
@@ -247,8 +279,7 @@ def mlp(
     2366474
     """
     _require_sizes(inputs=inputs, outputs=outputs, width=width)
-    if depth < 0:
-        raise ValueError(f"depth is {depth}; it has to be 0 or more hidden layers")
+    require_range("depth", depth, 0)
     layers: list[nn.Module] = [nn.Flatten()]
     features = _append_linear_blocks(layers, inputs, [width] * depth, activation, bias, norm)
     layers.append(_bare(nn.Linear, features, outputs, bias=bias))
@@ -306,19 +337,32 @@ def cnn(
         raise ValueError(f"kernel is {kernel}; it has to be odd")
     layers: list[nn.Module] = []
     for out in channels:
-        if downsample == "unshuffle" and stride > 1:
-            if height % stride or width % stride:
-                raise ValueError(f"stride {stride} does not divide an image of {height} x {width}")
-            layers.append(nn.PixelUnshuffle(stride))
-            depth *= stride**2
-        conv_stride = stride if downsample == "stride" else 1
-        layers.append(_bare(nn.Conv2d, depth, out, kernel, conv_stride, padding=kernel // 2, bias=bias))
+        before, conv_stride, more = DOWNSAMPLES[downsample](stride, height, width)
+        convolution = _bare(nn.Conv2d, depth * more, out, kernel, conv_stride, padding=kernel // 2, bias=bias)
+        layers += [*before, convolution]
         height, width = -(-height // stride), -(-width // stride)
         depth = _append_activation(layers, (out, height, width), activation, norm)
     layers.append(nn.Flatten())
     features = _append_linear_blocks(layers, depth * height * width, hidden, activation, bias, norm)
     layers.append(_bare(nn.Linear, features, outputs, bias=bias))
     return _initialised(layers, init, gain, head_gain, seed, generator)
+
+
+def _strided(stride: int, height: int, width: int) -> tuple[list[nn.Module], int, int]:
+    return [], stride, 1
+
+
+def _unshuffled(stride: int, height: int, width: int) -> tuple[list[nn.Module], int, int]:
+    if height % stride or width % stride:
+        raise ValueError(f"stride {stride} does not divide an image of {height} x {width}")
+    return ([nn.PixelUnshuffle(stride)] if stride > 1 else []), 1, stride**2
+
+
+# name -> modules before the convolution, its stride, and how many times as many channels it sees
+DOWNSAMPLES: dict[str, Callable[[int, int, int], tuple[list[nn.Module], int, int]]] = {
+    "stride": _strided,
+    "unshuffle": _unshuffled,
+}
 
 
 def _append_linear_blocks(
@@ -340,9 +384,7 @@ def _append_activation(layers: list[nn.Module], shape: tuple[int, ...], name: st
     group = phi.group if isinstance(phi, GroupSort) else 2 if isinstance(phi, Householder) else 1
     if width % group:
         raise ValueError(f"width {width} is not divisible by group {group} of activation {name!r}")
-    if norm != "none":
-        layers.append(nn.LayerNorm(shape, elementwise_affine=norm == "layernorm"))
-    layers.append(phi)
+    layers += [*NORMS[norm](shape), phi]
     return 2 * width if isinstance(phi, CReLU) else width
 
 

@@ -409,7 +409,7 @@ claim(
 # 1. Override `dyniso.baselines.Baseline.penalty`, `dyniso.baselines.Baseline.after_step` or
 #    `dyniso.baselines.Baseline.new_task`. Whatever touches a weight acts on its last two axes, so that a stack's first
 #    axis passes through; draws come from `dyniso.baselines.Attached.normal`, one generator a run.
-# 2. List it in `dyniso.baselines.CLASSES` and its name in `dyniso.study.specs.BASELINES`.
+# 2. Name it in its class statement, `class MyMethod(Baseline, name="my_method")`: specs, command line and tests find it there.
 # 3. Test its published edge in `tests/test_baselines.py`; there each name is also held equal, stacked, to the run alone.
 #
 # An optimizer that is new takes more:

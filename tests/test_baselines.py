@@ -95,6 +95,17 @@ def test_every_declared_name_has_a_class_and_no_other():
     assert set(BASELINES) == set(baselines.CLASSES)
 
 
+def test_class_that_takes_the_name_of_another_is_refused():
+    with pytest.raises(ValueError, match=r"name='redo' is taken by dyniso\.baselines\.units\.ReDo"):
+        type("Other", (baselines.Baseline,), {}, name="redo")
+    assert baselines.CLASSES["redo"] is ReDo
+
+
+def test_class_without_a_name_is_refused():
+    with pytest.raises(TypeError, match="name"):
+        type("Other", (baselines.Baseline,), {})
+
+
 @pytest.mark.parametrize(
     ("call", "parts"),
     [

@@ -5,10 +5,11 @@
     loss.backward(); optimizer.step(); method.after_step()
     method.new_task()                                            # at a task boundary, where one is known
 
-A class states its settings as fields and overrides what it needs of `start`, `penalty`, `after_step`, `new_task`. All
-of them work on the last axes, (..., out, in) for weights and (..., samples, units) for activations, so that the same
-lines serve one net and stacked runs. Names of methods are used for several algorithms in the literature: each class
-says which one it is. Adam, AdamW, SGD and Muon are torch's; LayerNorm, CReLU and GroupSort are in `dyniso.nets`.
+A class states its name in its first line and its settings as fields, and overrides what it needs of `start`, `penalty`,
+`after_step`, `new_task`; the table `CLASSES` fills itself. All work on the last axes, (..., out, in) for weights and
+(..., samples, units) for activations, so that the same lines serve one net and stacked runs. Names of methods are used
+for several algorithms in the literature: each class says which one it is. Adam, AdamW, SGD and Muon are torch's;
+LayerNorm is a norm of `dyniso.nets`, CReLU and GroupSort are in `dyniso.activations`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from ..checks import nearest, require
-from .attached import Attached, Baseline, Layer, attach, is_elementwise
+from ..checks import require, require_keys
+from .attached import CLASSES, Attached, Baseline, Layer, attach, is_elementwise
 from .boundaries import FIRE, SHRINK_PERTURB, Reset, ShrinkPerturb
 from .optimizers import UPGD, PerRun, Several, forget
 from .penalties import L2, Churn, FeatureRank, L2Init, Parseval, SpectralPenalty
@@ -55,25 +56,6 @@ __all__ = [
     "make",
 ]
 
-CLASSES: dict[str, type[Baseline]] = {
-    "l2": L2,
-    "l2_init": L2Init,
-    "spectral_penalty": SpectralPenalty,
-    "parseval": Parseval,
-    "feature_rank": FeatureRank,
-    "churn": Churn,
-    "redo": ReDo,
-    "continual_backprop": ContinualBackprop,
-    "shrink_perturb": ShrinkPerturb,
-    "reset": Reset,
-    "fire": FIRE,
-    "norm_projection": NormProjection,
-    "row_norm": RowNorm,
-    "spectral_norm": SpectralNorm,
-    "weight_clipping": WeightClipping,
-    "isometry": Isometry,
-}
-
 
 def make(name: str, **settings: Any) -> Baseline:
     """The method of a name, e.g. make("redo", threshold=0.1).
@@ -85,8 +67,5 @@ def make(name: str, **settings: Any) -> Baseline:
     ReDo(threshold=0.1, every=1000)
     """
     require("baseline", name, CLASSES)
-    known = [f.name for f in fields(CLASSES[name])]
-    for key in settings:
-        if key not in known:
-            raise ValueError(f"{name} has no setting {key!r}; {nearest(key, known)}")
+    require_keys(name, settings, [f.name for f in fields(CLASSES[name])])
     return CLASSES[name](**settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -158,9 +158,33 @@ class Attached:
             handle.remove()
 
 
+CLASSES: dict[str, type[Baseline]] = {}  # name -> method; filled by the classes themselves
+
+
 @dataclass(frozen=True)
 class Baseline:
-    """What every method is: settings, and up to four things that it does. This one does nothing."""
+    """What every method is: a name, settings, and up to four things that it does. This one does nothing.
+
+    A subclass gives its name in the class statement and is found by it from then on (`dyniso.baselines.make`).
+
+    Raises:
+        TypeError: a subclass without a name.
+        ValueError: a name that another class has already.
+
+    >>> class Nothing(Baseline, name="nothing"): ...
+    >>> CLASSES.pop("nothing").name
+    'nothing'
+    """
+
+    name: ClassVar[str] = "none"
+
+    def __init_subclass__(cls, *, name: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        other = CLASSES.get(name, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"{cls.__name__}: name={name!r} is taken by {other.__module__}.{other.__qualname__}")
+        cls.name = name
+        CLASSES[name] = cls
 
     def start(self, net: Attached) -> None:
         """Prepare the state; parameters are at their initial values."""

@@ -11,7 +11,7 @@ from .attached import Attached, Baseline, require_positive
 
 
 @dataclass(frozen=True)
-class Reset(Baseline):
+class Reset(Baseline, name="reset"):
     """At every task boundary, draws the head or all layers anew and clears the optimizer's moments of what it drew.
 
     Args:
@@ -33,7 +33,7 @@ class Reset(Baseline):
 
 
 @dataclass(frozen=True)
-class ShrinkPerturb(Baseline):
+class ShrinkPerturb(Baseline, name="shrink_perturb"):
     """theta <- shrink * theta + perturb * draw, on weights and biases, at task boundaries or after every step.
 
     Six methods of this name are in use; `SHRINK_PERTURB` holds their settings.
@@ -91,7 +91,7 @@ SHRINK_PERTURB = {
 
 
 @dataclass(frozen=True)
-class FIRE(Baseline):
+class FIRE(Baseline, name="fire"):
     """At every task boundary, replaces each hidden weight by its (scaled) polar factor.
 
     Args:

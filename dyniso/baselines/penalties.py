@@ -14,7 +14,7 @@ from .attached import Attached, Baseline, require_positive
 
 
 @dataclass(frozen=True)
-class L2(Baseline):
+class L2(Baseline, name="l2"):
     """strength/2 * |theta|^2 over weights and biases, in the loss.
 
     Args:
@@ -40,7 +40,7 @@ class L2(Baseline):
 
 
 @dataclass(frozen=True)
-class L2Init(L2):
+class L2Init(L2, name="l2_init"):
     """strength/2 * |theta - theta_0|^2 over weights and biases, theta_0 the values before the first step.
 
     Args:
@@ -59,7 +59,7 @@ class L2Init(L2):
 
 
 @dataclass(frozen=True)
-class SpectralPenalty(Baseline):
+class SpectralPenalty(Baseline, name="spectral_penalty"):
     """strength * sum_l (sigma_1(W_l)^k - 1)^2, and strength * |b|^(2k) for biases, in the loss.
 
     sigma_1 comes from power iteration with a vector that persists over steps, so it keeps up with slow weights; from a
@@ -115,7 +115,7 @@ class SpectralPenalty(Baseline):
 
 
 @dataclass(frozen=True)
-class Parseval(Baseline):
+class Parseval(Baseline, name="parseval"):
     """strength * sum_l |W_l W_l' - target I|_F^2 over hidden layers, in the loss.
 
     The Gram is always out x out: in an expanding layer it cannot reach the target, and the penalty differs from eq. 16
@@ -143,7 +143,7 @@ class Parseval(Baseline):
 
 
 @dataclass(frozen=True)
-class FeatureRank(Baseline):
+class FeatureRank(Baseline, name="feature_rank"):
     """L2-ER: strength/2 |theta|^2 - rank_strength * log(effective rank of the last hidden features), in the loss.
 
     The two ingredients are the source's; this form and its constants are ours.
@@ -170,7 +170,7 @@ class FeatureRank(Baseline):
 
 
 @dataclass(frozen=True)
-class Churn(Baseline):
+class Churn(Baseline, name="churn"):
     """strength * mean |f(x_ref) - f_before(x_ref)|^2: outputs on inputs outside the minibatch should not move.
 
     x_ref is the minibatch before the last; f_before is the net one step ago.

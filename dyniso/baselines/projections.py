@@ -14,7 +14,7 @@ from .penalties import SpectralPenalty
 
 
 @dataclass(frozen=True)
-class NormProjection(Baseline):
+class NormProjection(Baseline, name="norm_projection"):
     """The projection of Normalise-and-Project: after every step each hidden weight gets its initial Frobenius norm.
 
     The normalisation is the net's: norm="layernorm_fixed" before every activation, no biases.
@@ -27,7 +27,7 @@ class NormProjection(Baseline):
 
 
 @dataclass(frozen=True)
-class RowNorm(Baseline):
+class RowNorm(Baseline, name="row_norm"):
     """Weight normalisation with fixed gain, as a projection: after every step each row gets its initial norm.
 
     `torch.nn.utils.parametrizations.weight_norm` is the same constraint as a parametrisation, with a learned gain.
@@ -40,7 +40,7 @@ class RowNorm(Baseline):
 
 
 @dataclass(frozen=True)
-class SpectralNorm(Baseline):
+class SpectralNorm(Baseline, name="spectral_norm"):
     """Spectral normalisation as a projection: after every step each hidden weight is divided by its estimated sigma_1.
 
     `torch.nn.utils.parametrizations.spectral_norm` is the same constraint as a parametrisation.
@@ -68,7 +68,7 @@ class SpectralNorm(Baseline):
 
 
 @dataclass(frozen=True)
-class WeightClipping(Baseline):
+class WeightClipping(Baseline, name="weight_clipping"):
     """After every step, clamps weights and biases to +-kappa/sqrt(fan_in) of their layer.
 
     Args:
@@ -91,7 +91,7 @@ class WeightClipping(Baseline):
 
 
 @dataclass(frozen=True)
-class Isometry(Baseline):
+class Isometry(Baseline, name="isometry"):
     """The decoupled pull of eq. 20 after any optimizer's step, on all rows or only on live or dead ones.
 
     With rows="all" this is AdamO's pull evaluated at the new weights, as in the authors' code. The other two clamp the

@@ -13,7 +13,7 @@ from .attached import Attached, Baseline, require_elementwise, require_positive
 
 
 @dataclass(frozen=True)
-class ReDo(Baseline):
+class ReDo(Baseline, name="redo"):
     """Every `every` steps, units with dormancy score <= threshold get fresh incoming and zero outgoing weights.
 
     The score is the mean activation over the layer's mean, on the inputs of the last forward pass. Adam's moments of
@@ -44,7 +44,7 @@ class ReDo(Baseline):
 
 
 @dataclass(frozen=True)
-class ContinualBackprop(Baseline):
+class ContinualBackprop(Baseline, name="continual_backprop"):
     """After every step, replaces a small fraction of the mature units with the least utility.
 
     Units older than `maturity` steps are eligible; rate * eligible units a step accumulate until a whole one is due.
