@@ -62,7 +62,7 @@ def bootstrap_interval(
     """
     require_resampling(values, 1, level, draws)
     picks = generator.integers(values.shape[-1], size=(draws, values.shape[-1]))
-    return ends(np.stack([statistic(values[..., pick]) for pick in picks], -1), level)
+    return ends(statistic(values[..., picks]), level)
 
 
 def require_resampling(values: Array, axes: int, level: float, draws: int) -> None:
@@ -113,9 +113,51 @@ def stratified_bootstrap_interval(
     require_resampling(values, 2, level, draws)
     strata, seeds = values.shape[-2:]
     picks = generator.integers(seeds, size=(draws, strata, seeds))
-    rows = np.arange(strata)[:, None]
-    flat = (*values.shape[:-2], strata * seeds)
-    return ends(np.stack([statistic(values[..., rows, pick].reshape(flat)) for pick in picks], -1), level)
+    drawn = values[..., np.arange(strata)[:, None], picks]  # (..., draws, strata, seeds)
+    return ends(statistic(drawn.reshape(*drawn.shape[:-2], strata * seeds)), level)
+
+
+def estimate(values: Array, seed: int = 0) -> tuple[float, float, float]:
+    """A value with its 95 % interval: the mean of (seeds,), or the interquartile mean of (strata, seeds), e.g. games.
+
+    >>> estimate(np.array([1.0, 1.0, 1.0]))
+    (1.0, 1.0, 1.0)
+    """
+    generator = np.random.default_rng(seed)
+    if values.ndim == 1:
+        low, high = bootstrap_interval(values, generator)
+        return float(values.mean()), float(low), float(high)
+    low, high = stratified_bootstrap_interval(values, generator, iqm)
+    return float(iqm(values.reshape(-1))), float(low), float(high)
+
+
+def mean_ranks(values: Array) -> Array:
+    """The rank of each entry from 1 on, ties with their mean rank; same shape. NaN has no rank and gives NaN.
+
+    >>> mean_ranks(np.array([3.0, 1.0, 3.0])).tolist()
+    [2.5, 1.0, 2.5]
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place.reshape(values.shape)]
+    return np.where(np.isnan(values), np.nan, ranks)
+
+
+def rank_correlation(x: Array, y: Array) -> float:
+    """Spearman's correlation of two arrays of one shape, ties by mean rank; 0 if one is constant, NaN with a NaN.
+
+    Raises:
+        ValueError: shapes that differ.
+
+    >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 8.0, 9.0]))
+    1.0
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.shape != y.shape:
+        raise ValueError(f"x of shape {x.shape} and y of shape {y.shape}; both must have one shape")
+    ranks = mean_ranks(x).ravel(), mean_ranks(y).ravel()
+    if any(np.ptp(r) == 0 for r in ranks):
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1].round(12))
 
 
 def wins(x: Array, y: Array) -> Array:
