@@ -224,13 +224,14 @@ def command_figure(options: argparse.Namespace) -> int:
 
 
 def command_claims(options: argparse.Namespace) -> int:
-    """One line a claim: verdict, effect with its 95 % interval, reason, scale, statement; `--verbose` shows more."""
+    """A head, then one line a claim: verdicts, effect with its interval, reason, scale, statement."""
     from .report import claims
 
     judged = claims.judge_all(options.tier)
     if options.json:
         print(json.dumps([claims.as_record(claim, verdict) for claim, verdict in judged], indent=2, allow_nan=False))
         return 0
+    print(claims.HEAD)
     for claim, verdict in judged:
         print(*claims.lines(claim, verdict, options.verbose), sep="\n")
     return 0

@@ -341,18 +341,21 @@ def test_figure_of_games_draws_the_chosen_methods_by_cycle_whether_the_fresh_net
 
 def test_claims_prints_one_line_each_with_verdict_interval_scale_and_statement(capsys):
     assert main(["claims"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head == claims.HEAD
     assert len(lines) == len(claims.CLAIMS)
     for line, (claim, verdict) in zip(lines, claims.judge_all("check"), strict=True):
-        assert line.startswith(f"{verdict.verdict:10}  {claim.id}: ") and line.endswith(claim.statement)
+        assert line.startswith(
+            f"{verdict.verdict:12}  {verdict.on_paper:12}  {verdict.on_ours:12}  {claim.id}: "
+        ) and line.endswith(claim.statement)
         assert verdict.scale in line and verdict.reason in line
         assert verdict.effect is None or f"{verdict.effect:+.3f} [{verdict.low:+.3f}, {verdict.high:+.3f}]" in line
 
 
 def test_claims_without_stored_results_are_all_not_run_and_say_why(home, capsys):
     assert main(["claims", "--tier", "paper"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert {line[:10].strip() for line in lines} == {"not run"}
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert {line[:12].strip() for line in lines} == {"not run"}
     assert "there is no experiment random_labels at tier paper" in lines[0]
 
 

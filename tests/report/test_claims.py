@@ -10,6 +10,7 @@ import pytest
 from dyniso.cli import main
 from dyniso.report import claims
 from dyniso.report.claims import CLAIMS, Claim, NotRunError, Runs, effects, judge
+from dyniso.report.claims.benchmarks import is_of_the_paper
 from dyniso.report.claims.names import LOSS, SUITE
 from dyniso.study import specs, store
 
@@ -19,7 +20,7 @@ ON_STREAMS = [claim for claim in CLAIMS if not set(claim.experiments) & specs.RE
 GAIN = Claim(
     "gain",
     "We ask whether AdamO beats Adam.",
-    "our question",
+    "question",
     "",
     ("one", "two"),
     "score on the last tasks",
@@ -85,11 +86,13 @@ EQUAL = {"adam": noisy(0.5), "adamo_0.1": 0.5}
         (LOW, LOW, "not"),
         (HIGH, LOW, "partly"),
         (HIGH, EQUAL, "partly"),
-        (LOW, EQUAL, "partly"),
-        (EQUAL, EQUAL, "partly"),
+        (LOW, EQUAL, "not"),
+        (EQUAL, EQUAL, "undecided"),
     ],
 )
-def test_verdict_is_what_all_experiments_agree_on_and_partly_otherwise(registry, one, two, verdict):
+def test_verdict_is_partly_only_where_an_experiment_speaks_for_the_claim_and_undecided_where_none_speaks(
+    registry, one, two, verdict
+):
     stored("one", rows_of(one))
     stored("two", rows_of(two))
     assert judge(GAIN).verdict == verdict
@@ -98,7 +101,7 @@ def test_verdict_is_what_all_experiments_agree_on_and_partly_otherwise(registry,
 def test_threshold_moves_the_verdict(registry):
     stored("one", rows_of(HIGH))
     stored("two", rows_of(HIGH))
-    for threshold, verdict in ((0.3, "reproduced"), (0.4, "partly"), (0.5, "not")):
+    for threshold, verdict in ((0.3, "reproduced"), (0.4, "undecided"), (0.5, "not")):
         assert judge(replace(GAIN, threshold=threshold)).verdict == verdict
 
 
@@ -110,7 +113,7 @@ def test_interval_of_four_seeds_may_clear_a_threshold_that_one_of_them_misses(re
 
 def test_interval_that_ends_at_the_threshold_does_not_pass(registry):
     stored("one", rows_of({"adam": 0.5, "adamo_0.1": 0.5}))
-    assert judge(replace(GAIN, experiments=("one",))).verdict == "partly"
+    assert judge(replace(GAIN, experiments=("one",))).verdict == "undecided"
 
 
 def test_effect_shown_is_that_of_the_experiment_that_speaks_least_for_the_claim(registry):
@@ -140,6 +143,88 @@ def test_judging_twice_gives_the_same_numbers(registry):
 def test_unknown_tier_is_an_error_with_the_nearest_name(registry):
     with pytest.raises(ValueError, match=r"tier='chek'.*did you mean 'check'"):
         judge(GAIN, "chek")
+
+
+KEEPS = replace(GAIN, id="keeps", effect=effects.kept("adamo_0.1"), threshold=-LOSS, control=effects.kept("adam"))
+FALLS = 0.9 - 0.5 * np.linspace(0, 1, TASKS)
+
+
+@pytest.mark.parametrize(
+    ("adam", "adamo", "verdict"),
+    [
+        (FALLS, 0.9, "reproduced"),
+        (FALLS, FALLS, "not"),
+        (0.9, 0.9, "not testable"),
+        (0.9, FALLS, "not"),
+        (noisy(0) * 5 + 0.5 - 0.02 * (np.arange(TASKS) >= 5) * [[0], [1], [2], [1]], 0.9, "reproduced"),
+    ],
+)
+def test_arm_that_keeps_what_its_control_surely_keeps_as_well_is_not_tested(registry, adam, adamo, verdict):
+    stored("one", rows_of({"adam": adam, "adamo_0.1": adamo}))
+    assert judge(replace(KEEPS, experiments=("one",))).verdict == verdict
+
+
+def test_experiment_where_nothing_could_be_lost_does_not_count_beside_one_that_tells(registry):
+    stored("one", rows_of({"adam": 0.9, "adamo_0.1": 0.9}))
+    for adamo, verdict in ((0.9, "reproduced"), (FALLS, "not")):
+        stored("two", rows_of({"adam": FALLS, "adamo_0.1": adamo}))
+        found = judge(KEEPS)
+        assert found.verdict == verdict
+        assert "says nothing where the control stays above -0.02 as well, in one" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("sides", "said"),
+    [
+        ((), "none"),
+        (("for", "missing"), "not run"),
+        (("not testable", "undecided"), "undecided"),
+        (("not testable", "against", "undecided"), "not"),
+        (("for", "for", "not testable"), "reproduced"),
+        (("for", "against"), "partly"),
+    ],
+)
+def test_word_of_several_experiments(sides, said):
+    assert claims.word(sides) == said
+
+
+def test_verdicts_on_the_paper_s_benchmark_and_on_ours_stand_beside_each_other(registry):
+    base = registry["two"]["check"]
+    registry["two"]["check"] = replace(base, stream=replace(base.stream, dataset="cifar10"))
+    stored("one", rows_of(LOW))
+    stored("two", rows_of(HIGH))
+    found = judge(GAIN)
+    assert (found.verdict, found.on_paper, found.on_ours) == ("partly", "reproduced", "not")
+    alone = judge(replace(GAIN, experiments=("one",)))
+    assert (alone.on_paper, alone.on_ours) == ("none", "not")
+
+
+def test_what_is_missing_on_our_benchmark_leaves_the_verdict_on_the_paper_s(registry):
+    base = registry["two"]["check"]
+    registry["two"]["check"] = replace(base, stream=replace(base.stream, dataset="cifar10"))
+    stored("two", rows_of(HIGH))
+    found = judge(GAIN)
+    assert (found.verdict, found.on_paper, found.on_ours) == ("not run", "reproduced", "not run")
+
+
+@pytest.mark.parametrize(
+    ("name", "of_the_paper"),
+    {
+        "labels_cifar10": True,
+        "pixels_mnist": True,
+        "pixels_cifar10": True,
+        "classes_cifar100": True,
+        "cnn_labels_cifar10": True,
+        "minatar": True,
+        "octax": True,
+        "labels_mnist": False,
+        "labels_mnist_gradual_50": False,
+        "pairs_cifar100": False,
+        "slow_regression": False,
+    }.items(),
+)
+def test_benchmarks_of_the_paper_are_those_that_its_readers_list(name, of_the_paper):
+    assert {is_of_the_paper(e) for e in specs.everything()[name].values()} == {of_the_paper}
 
 
 # ---------------------------------------------------------------------------------------------------- what is missing
@@ -244,7 +329,7 @@ def test_command_shows_the_lines_and_only_with_verbose_those_below(seven, monkey
     for options in ([], ["--verbose"]):
         assert main(["claims", *options]) == 0
         shown.append(capsys.readouterr().out.splitlines())
-    assert shown == [claims.lines(seven, judge(seven), verbose) for verbose in (False, True)]
+    assert shown == [[claims.HEAD, *claims.lines(seven, judge(seven), verbose)] for verbose in (False, True)]
 
 
 def test_json_holds_the_finding_of_every_experiment_and_what_is_missing(seven):
@@ -307,7 +392,7 @@ def test_diverged_run_counts_as_the_worst_and_is_named(registry):
     gains = 0.8 - (0.4 + 0.01 * np.array([-1, 0, 0.5, 1]))
     gains[2] = 0 - 0.405
     assert found.effect == pytest.approx(gains.mean(), abs=1e-6)
-    assert found.verdict == "partly"
+    assert found.verdict == "undecided"
     assert found.reason.endswith("; diverged and counted as the worst: adamo_0.1, seed 2 of one")
 
 
@@ -432,8 +517,8 @@ def test_regression_has_no_chance_to_take_off(regression):
         (-LOSS / 2, "adam_loses_plasticity", "not"),
         (0.1, "adam_loses_plasticity", "not"),
         (-0.2, "adamo_keeps_plasticity", "not"),
-        (-LOSS / 2, "adamo_keeps_plasticity", "reproduced"),
-        (0.1, "adamo_keeps_plasticity", "reproduced"),
+        (-LOSS / 2, "adamo_keeps_plasticity", "not testable"),
+        (0.1, "adamo_keeps_plasticity", "not testable"),
     ],
 )
 def test_one_size_of_loss_separates_losing_from_keeping(registry, change, claim, verdict):
@@ -651,9 +736,18 @@ def test_every_claim_has_a_verdict_where_the_tables_of_its_experiments_are_commi
 
 def test_committed_verdicts_follow_from_their_findings(committed):
     for claim, found in committed:
-        sides = [f.side for f in found.findings]
-        assert (found.verdict == "reproduced") == (sides == ["for"] * len(claim.experiments)), claim.id
-        assert (found.verdict == "not") == (sides == ["against"] * len(claim.experiments)), claim.id
+        sides = [f.side for f in found.findings if f.side != "not testable"]
+        assert (found.verdict == "reproduced") == (set(sides) == {"for"}), claim.id
+        assert (found.verdict == "not") == ("against" in sides and "for" not in sides), claim.id
+        assert (found.verdict == "not testable") == (sides == []), claim.id
+
+
+def test_verdicts_on_the_paper_s_benchmarks_and_on_ours_are_of_different_experiments(committed):
+    for claim, found in committed:
+        paper = [f.side for f in found.findings if f.of_the_paper]
+        ours = [f.side for f in found.findings if not f.of_the_paper]
+        assert (found.on_paper, found.on_ours) == (claims.word(paper), claims.word(ours)), claim.id
+        assert len(paper) + len(ours) == len(claim.experiments)
 
 
 def test_committed_effect_is_the_one_computed_another_way():

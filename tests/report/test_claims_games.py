@@ -77,13 +77,19 @@ def falling(loss: float):
 
 @pytest.mark.parametrize(
     ("loss", "lost", "beaten"),
-    [(0.5, "reproduced", "reproduced"), (0.0, "not", "partly"), (-0.5, "not", "not"), (LOSS / 2, "not", "reproduced")],
+    [
+        (0.5, "reproduced", "reproduced"),
+        (0.0, "not", "undecided"),
+        (-0.5, "not", "not"),
+        (LOSS / 2, "not", "reproduced"),
+    ],
 )
 def test_verdict_on_adam_is_what_its_scores_were_made_to_say(registry, loss, lost, beaten):
     of = judging(registry, rows_of(registry, falling(loss)))
     assert {of(f"minatar_{id}").verdict for id in ("adam_loses_plasticity", "adam_below_fresh")} == {lost}
     assert {of(f"minatar_{id}_beats_adam").verdict for id in ("maxmin_adamo", "no_biases_alone")} == {beaten}
-    assert {of(f"minatar_maxmin_adamo_{id}").verdict for id in ("keeps_plasticity", "as_fresh")} == {"reproduced"}
+    kept = {"reproduced"} if lost == "reproduced" else {"not testable"}
+    assert {of(f"minatar_maxmin_adamo_{id}").verdict for id in ("keeps_plasticity", "as_fresh")} == kept
 
 
 def test_effect_is_the_difference_of_scores_whatever_the_scale_and_order_of_the_games(registry):

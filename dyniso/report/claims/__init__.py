@@ -4,17 +4,16 @@ A claim names the experiments that it is judged on, and an effect: a function fr
 one number a seed (on games one a game and seed), signed so that it predicts more than `threshold`. In each experiment
 the mean over seeds (the interquartile mean over games and seeds) has a 95 % bootstrap interval, and it speaks
 
-    for        if the whole interval lies above the threshold
-    against    if the whole interval lies below it
-    undecided  otherwise
+    for           if the whole interval lies above the threshold
+    against       if the whole interval lies below it
+    undecided     otherwise
+    not testable  if it does not lie below, and the claim is that something is kept which the claim's control, the same
+                  effect of Adam, keeps as well, with its whole interval above the threshold: nothing could be lost
 
-The verdict is
-
-    reproduced  if all experiments speak for the claim
-    not         if all speak against it
-    partly      in any other case
-    not run     if in one of the experiments a table, method, seed or number is missing or was made with other settings,
-                or there are fewer than MIN_SEEDS seeds, whatever the other experiments say
+`rule.word` makes one word of what the experiments say: reproduced, partly, not, undecided, not testable or not run. It
+is made three times: over all experiments, over those on the paper's own benchmarks, and over ours (`benchmarks`). An
+experiment says nothing where a table, method, seed or number is missing or was made with other settings, or there are
+fewer than MIN_SEEDS seeds; then the claim is not run, whatever the other experiments say.
 
 Beside the verdict stands the mean over all experiments as strata, with a stratified bootstrap interval; it decides
 nothing. How well a task goes is one score for classification and regression (`dyniso.report.claims.runs`). A
@@ -37,15 +36,19 @@ from .comparisons import COMPARISONS
 from .games import GAMES
 from .learning import LEARNING
 from .mechanism import MECHANISM
+from .rule import NONE, SIDES, SOURCES, VERDICTS, word
 from .runs import SCORE, WORST, NotRunError, Runs, Stored
-from .show import as_record, as_rows, lines
-from .verdict import KINDS, MIN_SEEDS, VERDICTS, Claim, Finding, Pooled, Verdict, find, judge
+from .show import HEAD, as_record, as_rows, lines
+from .verdict import MIN_SEEDS, Claim, Finding, Pooled, Verdict, find, judge
 
 __all__ = [
     "CLAIMS",
-    "KINDS",
+    "HEAD",
     "MIN_SEEDS",
+    "NONE",
     "SCORE",
+    "SIDES",
+    "SOURCES",
     "VERDICTS",
     "WORST",
     "Claim",
@@ -61,6 +64,7 @@ __all__ = [
     "judge",
     "judge_all",
     "lines",
+    "word",
 ]
 
 CLAIMS: tuple[Claim, ...] = (*LEARNING, *COMPARISONS, *MECHANISM, *GAMES)

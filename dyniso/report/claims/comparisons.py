@@ -20,9 +20,9 @@ from .names import (
 )
 from .verdict import Claim
 
-RL = "authors' code", RL_CODE
-READ = "third-party reading", READERS
-QUESTION = "our question", ""  # of the field; whether the paper compares with them is not known to us
+RL = "code", RL_CODE
+READ = "readers", READERS
+QUESTION = "question", ""  # of the field; whether the paper compares with them is not known to us
 
 RIVALS = {  # method of the suite: (statement, kind, source)
     "nap": ("Readers of the paper say that AdamO does better than NaP.", *READ),
@@ -105,7 +105,7 @@ COMPARISONS = (
     Claim(
         "lazy_pull_costs_nothing",
         "We ask whether AdamO does as well if it pulls at every tenth step alone, ten times as far.",
-        "our question",
+        "question",
         "",
         SUITE,
         f"{LAST}, pull at every tenth step minus pull at every step",
@@ -116,7 +116,7 @@ COMPARISONS = (
     Claim(
         "maxmin_adamo_beats_maxmin",
         "We ask whether the pull towards isometry adds to what MaxMin does alone.",
-        "our question",
+        "question",
         "",
         LONG_AND_SUITE,
         f"{LAST}, MaxMin with AdamO minus MaxMin with Adam",
@@ -126,7 +126,7 @@ COMPARISONS = (
     Claim(
         "muon_with_pull_beats_muon",
         "One author later adds the pull to Muon; we ask whether that does better than Muon alone.",
-        "authors' code",
+        "code",
         "a language-model port that another author published",
         ("interactions",),
         f"{LAST}, Muon with the pull at 0.1 minus Muon",

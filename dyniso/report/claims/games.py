@@ -36,7 +36,7 @@ LAST = "score in the last fifth of the cycles"
 DEFECT = "mean (sigma^2 - 1)^2 of the hidden weights in the last fifth of the cycles"
 OURS = "maxmin_adamo_no_bias"  # the main arm of the authors' scripts
 RELU = "adamo_no_bias"
-CODE, QUESTION = ("authors' code", RL_CODE), ("our question", "")
+CODE, QUESTION = ("code", RL_CODE), ("question", "")
 ARMS = (("maxmin_adamo", OURS, "MaxMin"), ("adamo", RELU, "ReLU"))  # name in ids, arm, activation
 FRESH = "a fresh agent for every visit"
 
@@ -76,6 +76,7 @@ def of_suite(suite: str, appendix: str) -> tuple[Claim, ...]:
                 "score",
                 gained(arm, SINGLE),
                 -LOSS,
+                control=gained("adam", SINGLE),
             )
             for name, arm, activation in ARMS
         ),
@@ -90,6 +91,7 @@ def of_suite(suite: str, appendix: str) -> tuple[Claim, ...]:
                 "score",
                 kept(arm),
                 -LOSS,
+                control=kept("adam"),
             )
             for name, arm, activation in ARMS
         ),

@@ -93,7 +93,7 @@ MECHANISM = (
     Claim(
         "coupling_reactivates_more",
         "We derive that at one strength, 1e-3, the penalty in the loss reactivates dead units faster than AdamO.",
-        "our derivation",
+        "derived",
         "chapter on dormant units",
         ("random_labels",),
         f"{RATE}, coupled minus decoupled",
@@ -103,7 +103,7 @@ MECHANISM = (
     Claim(
         "pull_on_dead_rows_helps",
         "If waking dead units is what helps, then the pull on the rows of dead units alone does better than Adam.",
-        "our question",
+        "question",
         "",
         ("dormancy",),
         f"{LAST}, pull on dead rows at 0.1 minus Adam",
@@ -149,7 +149,7 @@ MECHANISM = (
         "adam_kernel_worsens",
         "Readers say that the paper reads loss of plasticity as a kernel that worsens; here that of Adam from before "
         "the first task to before the last.",
-        "third-party reading",
+        "readers",
         READERS,
         ENDS,
         "log10 of the condition number of the kernel, before the last task minus before the first",
@@ -160,7 +160,7 @@ MECHANISM = (
         "adamo_better_conditioned_kernel",
         "Readers say that the paper takes isometry as a surrogate for a well-conditioned kernel; we ask whether "
         "AdamO's kernel before the last task is better conditioned than Adam's.",
-        "third-party reading",
+        "readers",
         READERS,
         ENDS,
         "log10 of the condition number of the kernel before the last task, Adam minus AdamO",
@@ -171,7 +171,7 @@ MECHANISM = (
         "adamo_more_plastic_kernel",
         "By our derivation P_100 is the fraction of a random task's loss that the kernel removes in 100 steps; we ask "
         "whether it is larger for AdamO than for Adam before the last task.",
-        "our derivation",
+        "derived",
         "chapter on the tangent kernel",
         ENDS,
         "P_100 of the kernel before the last task, AdamO minus Adam",
@@ -182,7 +182,7 @@ MECHANISM = (
         "adamo_higher_activation_rank",
         "Readers say that the paper looks at effective rank over tasks; we ask whether AdamO's activations have "
         "more of it than Adam's.",
-        "third-party reading",
+        "readers",
         READERS,
         DEEP,
         "effective rank of the hidden activations on the last fifth of the tasks, AdamO minus Adam, mean over layers",
@@ -193,7 +193,7 @@ MECHANISM = (
         "kernel_orders_learning",
         "Readers say that the paper ties plasticity to the conditioning of the empirical NTK; we ask whether a better "
         "kernel before a task goes with better learning of it.",
-        "third-party reading",
+        "readers",
         READERS,
         KERNEL,
         "rank correlation of P_100 before a task with its score, over all tasks and methods of a seed",
@@ -205,7 +205,7 @@ MECHANISM = (
         "kernel_follows_loss",
         "Readers say that the paper reads loss of plasticity as a kernel that worsens; we ask whether the two go "
         "together over the tasks of one run.",
-        "third-party reading",
+        "readers",
         READERS,
         KERNEL,
         "the same rank correlation over the tasks of one run, mean over methods",
@@ -217,7 +217,7 @@ MECHANISM = (
         "isometry_orders_kernel",
         "Readers say that the paper takes isometry as a surrogate for a well-conditioned kernel; we ask whether nets "
         "with more isometric weights have the better kernel.",
-        "third-party reading",
+        "readers",
         READERS,
         KERNEL,
         "rank correlation of minus mean (sigma^2 - 1)^2 with P_100 before a task, over all tasks and methods of a seed",

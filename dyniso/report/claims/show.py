@@ -9,7 +9,8 @@ from typing import Any
 from ...stats import with_interval
 from .verdict import Claim, Finding, Pooled, Verdict
 
-INDENT = " " * 12
+INDENT = " " * 14
+HEAD = f"{'all':12}  {'the paper':12}  {'ours':12}  verdicts on all, on the paper's and on our benchmarks"
 
 
 def as_record(claim: Claim, verdict: Verdict) -> dict[str, Any]:
@@ -18,13 +19,15 @@ def as_record(claim: Claim, verdict: Verdict) -> dict[str, Any]:
 
 
 def lines(claim: Claim, verdict: Verdict, verbose: bool = False) -> list[str]:
-    """One line: verdict, effect with its 95 % interval, reason, scale, statement; if verbose then one an experiment."""
+    """One line: verdicts, effect with 95 % interval, reason, scale, statement; if verbose then one an experiment."""
     v = verdict
     shown = ""
     if v.effect is not None and v.low is not None and v.high is not None:
         pooled = f", mean of {len(v.findings)} experiments {numbers(v.pooled)}" if v.pooled else ""
         shown = f"{with_interval(v.effect, v.low, v.high, '+.3f')} {v.unit} in {v.where}{pooled}; "
-    line = f"{v.verdict:10}  {claim.id}: {shown}{v.reason}; {v.scale}. {claim.statement}"
+    line = (
+        f"{v.verdict:12}  {v.on_paper:12}  {v.on_ours:12}  {claim.id}: {shown}{v.reason}; {v.scale}. {claim.statement}"
+    )
     return [line, *(experiment_line(claim, v, name) for name in claim.experiments)] if verbose else [line]
 
 
@@ -46,13 +49,13 @@ def short(verdict: Verdict) -> str:
 def experiment_line(claim: Claim, verdict: Verdict, name: str) -> str:
     """What one experiment says about a claim, or why it says nothing."""
     if name in verdict.missing:
-        return f"{INDENT}{'missing':9}  {name}: {verdict.missing[name]}"
+        return f"{INDENT}{'missing':12}  {name}: {verdict.missing[name]}"
     f = next(f for f in verdict.findings if f.experiment == name)
     counted = f"{f.improved * len(f.values):g} of {len(f.values)}"
     above = f"{counted} {'seeds of games' if len(f.values) > f.seeds else 'seeds'} above {claim.threshold:g}"
     diverged = f"; diverged: {'; '.join(f.diverged)}" if f.diverged else ""
     size = f"{f.length}, net {f.net}; {f.hardware}, commit {f.commit}"
-    return f"{INDENT}{f.side:9}  {name}: {numbers(f)} {claim.unit}, {above}{diverged}; {size}"
+    return f"{INDENT}{f.side:12}  {name}: {numbers(f)} {claim.unit}, {above}{diverged}; {size}"
 
 
 def numbers(found: Finding | Pooled) -> str:

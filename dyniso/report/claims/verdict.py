@@ -13,10 +13,10 @@ from ...stats import Array, bootstrap_interval, iqm, mean, paired_improvement, s
 from ...study import specs, store
 from ...study.specs import Comparison
 from . import game_runs
+from .benchmarks import is_of_the_paper
+from .rule import SOURCES, word
 from .runs import NotRunError, Stored
 
-VERDICTS = ("reproduced", "partly", "not", "not run")
-KINDS = ("paper", "third-party reading", "authors' code", "our derivation", "our question")
 MIN_SEEDS = 3  # an interval from fewer is the range of two numbers, or none
 
 Effect = Callable[[Any], Array]  # the runs that it is for, `Runs` or `GameRuns` -> (seeds,) or (games, seeds)
@@ -28,17 +28,18 @@ class Claim:
 
     id: str
     statement: str  # who says what, in our words: true whatever the verdict
-    kind: str  # of KINDS
-    source: str
+    kind: str  # a key of SOURCES
+    source: str  # where it is said
     experiments: tuple[str, ...]
     metric: str  # the effect in words, in the sense that the claim predicts
     unit: str
     effect: Effect
     threshold: float = 0.0  # the claim predicts an effect above it
+    control: Effect | None = None  # of a claim that something is kept: the same effect of the arm that should lose it
 
     def __post_init__(self) -> None:
-        require("kind", self.kind, KINDS)
-        if not self.source and self.kind != "our question":
+        require("kind", self.kind, SOURCES)
+        if not self.source and self.kind != "question":
             raise ValueError(f"{self.id}: source={self.source!r}; a claim of kind {self.kind!r} needs one")
         if not self.experiments or len(set(self.experiments)) < len(self.experiments):
             raise ValueError(f"{self.id}: experiments={self.experiments}; they need at least one name, each once")
@@ -60,7 +61,8 @@ class Finding:
     low: float
     high: float
     improved: float  # share of the values that are above the threshold, ties for a half
-    side: str  # "for", "against" or "undecided"
+    side: str  # of `rule.SIDES`, but for "missing"
+    of_the_paper: bool  # on one of the paper's own benchmarks
     diverged: tuple[str, ...]
     games: tuple[str, ...] = ()  # of a sequence of games
 
@@ -86,7 +88,9 @@ class Verdict:
 
     id: str  # of the claim
     tier: str
-    verdict: str  # of VERDICTS
+    verdict: str  # of `rule.VERDICTS`, over all experiments
+    on_paper: str  # the same over those on the paper's own benchmarks; `rule.NONE` where there is none
+    on_ours: str  # and over the others
     where: str | None  # the experiment of the effect
     effect: float | None
     low: float | None
@@ -117,6 +121,8 @@ def find(claim: Claim, runs: Stored) -> Finding:
         raise NotRunError(f"{experiment.name} gives no number for every seed: {values.tolist()}")
     effect, low, high = estimate(values)
     side = "for" if low > claim.threshold else "against" if high < claim.threshold else "undecided"
+    if side != "against" and keeps_as_well(claim, runs):
+        side = "not testable"
     flat = values.reshape(-1)
     return Finding(
         experiment=experiment.name,
@@ -132,9 +138,18 @@ def find(claim: Claim, runs: Stored) -> Finding:
         high=high,
         improved=float(paired_improvement(flat, np.full_like(flat, claim.threshold))),
         side=side,
+        of_the_paper=is_of_the_paper(experiment),
         diverged=tuple(sorted(runs.diverged)),
         games=runs.games,
     )
+
+
+def keeps_as_well(claim: Claim, runs: Stored) -> bool:
+    """Whether the control of a claim surely keeps what it should lose, so that the experiment cannot test the claim."""
+    if claim.control is None:
+        return False
+    _, low, _ = estimate(claim.control(replace(runs, diverged=set())))
+    return low > claim.threshold
 
 
 def estimate(values: Array) -> tuple[float, float, float]:
@@ -167,25 +182,44 @@ def judge(claim: Claim, tier: str = "check", read: Read = game_runs.read) -> Ver
         ValueError: an unknown tier.
     """
     require("tier", tier, specs.TIERS)
-    findings, missing = [], {}
+    findings: dict[str, Finding] = {}
+    missing: dict[str, str] = {}
     for name in claim.experiments:
         experiment: Comparison | None = specs.everything().get(name, {}).get(tier)
         try:
             if experiment is None:
                 raise NotRunError(f"there is no experiment {name} at tier {tier}")
-            findings.append(find(claim, read(experiment)))
+            findings[name] = find(claim, read(experiment))
         except (NotRunError, FileNotFoundError, store.UnusableError) as error:
             missing[name] = str(error)
+    found = tuple(findings.values())
+    words = {
+        field: word(findings[name].side if name in findings else "missing" for name in names)
+        for field, names in by_benchmark(claim).items()
+    }
     if missing:
-        nothing = None, None, None, None
         why = reason_missing(missing, len(claim.experiments))
-        return Verdict(claim.id, tier, "not run", *nothing, claim.unit, why, tuple(findings), missing)
-    least = min(findings, key=lambda f: f.low)
-    sides = {f.side for f in findings}
-    verdict = {"for": "reproduced", "against": "not"}.get(sides.pop() if len(sides) == 1 else "", "partly")
-    shown = least.experiment, least.effect, least.low, least.high
-    why = reason(claim, findings)
-    return Verdict(claim.id, tier, verdict, *shown, claim.unit, why, tuple(findings), missing, pool(findings))
+        return Verdict(claim.id, tier, **words, **NOTHING, unit=claim.unit, reason=why, findings=found, missing=missing)
+    least = min(found, key=lambda f: f.low)
+    shown: dict[str, Any] = {"where": least.experiment, "effect": least.effect, "low": least.low, "high": least.high}
+    why = reason(claim, found)
+    return Verdict(
+        claim.id, tier, **words, **shown, unit=claim.unit, reason=why, findings=found, missing={}, pooled=pool(found)
+    )
+
+
+NOTHING: dict[str, Any] = {"where": None, "effect": None, "low": None, "high": None}
+
+
+def by_benchmark(claim: Claim) -> dict[str, list[str]]:
+    """The experiments of a claim, by the field of `Verdict` that speaks of them."""
+    everything = specs.everything()
+    paper = [n for n in claim.experiments if n in everything and is_of_the_paper(next(iter(everything[n].values())))]
+    return {
+        "verdict": list(claim.experiments),
+        "on_paper": paper,
+        "on_ours": [name for name in claim.experiments if name not in paper],
+    }
 
 
 def reason_missing(missing: dict[str, str], experiments: int) -> str:
@@ -197,7 +231,12 @@ def reason_missing(missing: dict[str, str], experiments: int) -> str:
 
 def reason(claim: Claim, findings: Sequence[Finding]) -> str:
     """One sentence: on which side of the threshold the intervals lie, and which runs diverged."""
-    words = {"for": "lies above {} in", "against": "lies below {} in", "undecided": "reaches to both sides of {} in"}
+    words = {
+        "for": "lies above {} in",
+        "against": "lies below {} in",
+        "undecided": "reaches to both sides of {} in",
+        "not testable": "says nothing where the control stays above {} as well, in",
+    }
     parts = []
     for side, text in words.items():
         names = [f.experiment for f in findings if f.side == side]
