@@ -692,7 +692,7 @@ claim(
 # ## Verdicts
 #
 # What `dyniso claims` says of every claim about this suite, by the rule of {doc}`supervised_benchmarks`: *reproduced* if
-# the whole interval is on the claimed side of its threshold, *not* if it is on the other side, *partly* otherwise.
+# the whole interval is on the claimed side of its threshold, *not* if it is on the other side, *undecided* otherwise.
 
 # %% tags=["hide-input"]
 judged = [(c, v) for c, v in claims.judge_all("check") if stored.name in c.experiments]
@@ -702,9 +702,9 @@ show_table(claims.as_rows(judged))
 said = [v.verdict for _, v in judged]
 claim(
     "minatar-verdicts",
-    f"Of {len(said)} claims and questions {said.count('reproduced')} are reproduced at this scale, {said.count('partly')} are not decided and "
+    f"Of {len(said)} claims and questions {said.count('reproduced')} are reproduced at this scale, {said.count('undecided')} are undecided and "
     f"{said.count('not')} fails: that clearing Adam's state raises the score.",
-    said.count("reproduced") + said.count("partly") + said.count("not") == len(said)
+    said.count("reproduced") + said.count("undecided") + said.count("not") == len(said)
     and {c.id for c, v in judged if v.verdict == "not"} == {"minatar_cleared_state"},
 )
 

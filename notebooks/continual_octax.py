@@ -416,9 +416,10 @@ show_table(claims.as_rows(judged))
 said = [v.verdict for _, v in judged]
 claim(
     "octax-verdicts",
-    f"Of {len(said)} claims and questions {said.count('reproduced')} are reproduced at this scale, {said.count('partly')} are not decided and "
+    f"Of {len(said)} claims and questions {said.count('reproduced')} are reproduced at this scale, {said.count('undecided')} are undecided, "
+    f"{said.count('not testable')} cannot be tested as Adam keeps what AdamO should, and "
     f"{said.count('not')} fail: that Adam loses plasticity, and that it ends below a fresh net.",
-    said.count("reproduced") + said.count("partly") + said.count("not") == len(said)
+    len(said) == sum(map(said.count, ("reproduced", "undecided", "not testable", "not")))
     and {c.id for c, v in judged if v.verdict == "not"} == {"octax_adam_loses_plasticity", "octax_adam_below_fresh"},
 )
 

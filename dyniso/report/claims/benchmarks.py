@@ -7,7 +7,7 @@ CIFAR-100, as a reader of its first version lists them; its games are MinAtar (a
 
 from __future__ import annotations
 
-from ...study.specs import Comparison, Experiment
+from ...study.specs import Comparison, Experiment, GameExperiment
 
 PAPER_STREAMS = (  # (kind, data set) of a stream; whole changes from task to task, as far as we know
     ("random_labels", "cifar10"),
@@ -24,4 +24,4 @@ def is_of_the_paper(experiment: Comparison) -> bool:
     if isinstance(experiment, Experiment):
         stream = experiment.stream
         return (stream.kind, stream.dataset) in PAPER_STREAMS and not stream.transition
-    return experiment.games.suite in PAPER_SUITES
+    return isinstance(experiment, GameExperiment) and experiment.games.suite in PAPER_SUITES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -182,8 +182,20 @@ def judge(claim: Claim, tier: str = "check", read: Read = game_runs.read) -> Ver
         ValueError: an unknown tier.
     """
     require("tier", tier, specs.TIERS)
-    findings: dict[str, Finding] = {}
-    missing: dict[str, str] = {}
+    findings, missing = findings_of(claim, tier, read)
+    made: dict[str, Any] = words_of(claim, findings)
+    made |= {"id": claim.id, "tier": tier, "unit": claim.unit, "findings": tuple(findings.values()), "missing": missing}
+    if missing:
+        why = reason_missing(missing, len(claim.experiments))
+        return Verdict(**made, where=None, effect=None, low=None, high=None, reason=why)
+    least = min(findings.values(), key=lambda f: f.low)
+    made |= {"where": least.experiment, "effect": least.effect, "low": least.low, "high": least.high}
+    return Verdict(**made, reason=reason(claim, made["findings"]), pooled=pool(made["findings"]))
+
+
+def findings_of(claim: Claim, tier: str, read: Read) -> tuple[dict[str, Finding], dict[str, str]]:
+    """By experiment, what it says; and of those that say nothing, why."""
+    findings, missing = {}, {}
     for name in claim.experiments:
         experiment: Comparison | None = specs.everything().get(name, {}).get(tier)
         try:
@@ -192,33 +204,18 @@ def judge(claim: Claim, tier: str = "check", read: Read = game_runs.read) -> Ver
             findings[name] = find(claim, read(experiment))
         except (NotRunError, FileNotFoundError, store.UnusableError) as error:
             missing[name] = str(error)
-    found = tuple(findings.values())
-    words = {
-        field: word(findings[name].side if name in findings else "missing" for name in names)
-        for field, names in by_benchmark(claim).items()
-    }
-    if missing:
-        why = reason_missing(missing, len(claim.experiments))
-        return Verdict(claim.id, tier, **words, **NOTHING, unit=claim.unit, reason=why, findings=found, missing=missing)
-    least = min(found, key=lambda f: f.low)
-    shown: dict[str, Any] = {"where": least.experiment, "effect": least.effect, "low": least.low, "high": least.high}
-    why = reason(claim, found)
-    return Verdict(
-        claim.id, tier, **words, **shown, unit=claim.unit, reason=why, findings=found, missing={}, pooled=pool(found)
-    )
+    return findings, missing
 
 
-NOTHING: dict[str, Any] = {"where": None, "effect": None, "low": None, "high": None}
-
-
-def by_benchmark(claim: Claim) -> dict[str, list[str]]:
-    """The experiments of a claim, by the field of `Verdict` that speaks of them."""
-    everything = specs.everything()
-    paper = [n for n in claim.experiments if n in everything and is_of_the_paper(next(iter(everything[n].values())))]
+def words_of(claim: Claim, findings: Mapping[str, Finding]) -> dict[str, str]:
+    """The three verdicts, by the field of `Verdict` that has each."""
+    known = specs.everything()
+    paper = {name for name in claim.experiments if name in known and is_of_the_paper(next(iter(known[name].values())))}
+    sides = {name: findings[name].side if name in findings else "missing" for name in claim.experiments}
     return {
-        "verdict": list(claim.experiments),
-        "on_paper": paper,
-        "on_ours": [name for name in claim.experiments if name not in paper],
+        "verdict": word(sides.values()),
+        "on_paper": word(side for name, side in sides.items() if name in paper),
+        "on_ours": word(side for name, side in sides.items() if name not in paper),
     }
 
 
