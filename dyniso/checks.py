@@ -32,7 +32,7 @@ def nearest(value: object, allowed: Iterable[object]) -> str:
     "allowed are 'smoke', 'check'; did you mean 'smoke'?"
     """
     names = [str(a) for a in allowed]
-    hint = difflib.get_close_matches(str(value), names, 1)
+    hint = difflib.get_close_matches(str(value), names, 1) or [n for n in names if value and str(value) in n]
     return "allowed are " + ", ".join(map(repr, names)) + (f"; did you mean {hint[0]!r}?" if hint else "")
 
 
@@ -72,3 +72,14 @@ def require_range(name: str, value: Any, low: float, high: float = float("inf"),
     if not fits or not low <= value <= high or value == float("inf"):
         what = "a whole number" if kind is int else "a number"
         raise ValueError(f"{name}={value!r}; it must be {what} from {low} to {high}")
+
+
+def require_type(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> None:
+    """Raise TypeError, saying what is expected and what came, unless `value` is an instance of one of `kinds`.
+
+    >>> require_type("model", [1.0], dict, "a module, e.g. isometry_groups(model)")
+    Traceback (most recent call last):
+    TypeError: model is of type list; expected a module, e.g. isometry_groups(model)
+    """
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} is of type {type(value).__name__}; expected {expected}")

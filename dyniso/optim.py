@@ -3,144 +3,71 @@
     m, v   <- Adam's moments of the task gradient alone                                   (eq. 19)
     theta  <- theta - lr mhat/(sqrt(vhat) + eps) - isometry_lr * strength * grad R(theta)  (eq. 20)
 
-with R the Gram penalty of `dyniso.isometry.gram_deviation`, evaluated before the Adam step. This is the AdamO of
-arXiv 2606.09762 (Rosseau, Mueller, Nowe, ICML 2026). Another optimizer of that name, arXiv 2602.05136, is unrelated.
+with R the Gram penalty of `dyniso.isometry.gram_deviation`, evaluated before the Adam step. `adamo_update` is that
+formula; `AdamO` is torch's own Adam with the pull. This is the AdamO of arXiv 2606.09762 (Rosseau, Mueller, Nowe, ICML
+2026). Another optimizer of that name, arXiv 2602.05136, is unrelated.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torch.optim.adam import Adam, adam
+from torch.optim import Adam
 
-from .checks import nearest
-from .isometry import as_matrix, gram_deviation_grad, smaller_gram
+from .checks import require, require_keys, require_range, require_type
+from .pull import Bucket, IsometryDivergenceError, buckets, isometry_step
+
+__all__ = ["AdamO", "IsometryDivergenceError", "adamo_update", "isometry_groups", "isometry_step"]
 
 OPTIONS = ("isometry_strength", "isometry_lr", "isometry_every", "coupled", "batch_dims")
-ADAM_OPTIONS = (
-    "amsgrad",
-    "lr",
-    "weight_decay",
-    "eps",
-    "maximize",
-    "foreach",
-    "capturable",
-    "differentiable",
-    "fused",
-    "decoupled_weight_decay",
-)
-GROUP_OPTIONS = (*OPTIONS, *ADAM_OPTIONS, "betas")
+ADAM_OPTIONS = tuple(name for name in inspect.signature(Adam).parameters if name not in ("params", "differentiable"))
+ADAM_STEP = inspect.unwrap(Adam.step)  # without the hooks that torch puts around it; AdamO.step has its own
+Pulls = list[tuple[Tensor, Tensor]]  # weights, each with a tensor of its shape
 
 
-class IsometryDivergenceError(RuntimeError):
-    """The explicit isometry step would diverge. `runs`: positions of the runs concerned, flat over the batch axes."""
+def adamo_update(
+    W: Tensor,
+    grad: Tensor,
+    m: Tensor,
+    v: Tensor,
+    step: int,
+    lr: float = 1e-3,
+    strength: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of AdamO on one weight matrix: the whole method, to read and to copy.
 
-    def __init__(self, message: str, runs: list[int]):
-        super().__init__(message)
-        self.runs = runs
+        m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2                         (eq. 19)
+        W <- W - lr mhat / (sqrt(vhat) + eps) - lr strength grad R(W),   mhat = m/(1 - beta1^t)  (eq. 20)
 
-
-class Bucket:
-    """All matrices of one shape, dtype and device as one batch (b, out, in), with their Grams.
-
-    `scale` is a number, or one value a matrix of shape (b,).
-    """
-
-    def __init__(self, weights: Sequence[Tensor], scale: float | Tensor, batch_dims: int):
-        self.weights = weights
-        mats = [as_matrix(w.detach(), batch_dims) for w in weights]
-        self.W = torch.stack(mats).flatten(0, batch_dims) if len(mats) > 1 or batch_dims != 1 else mats[0]
-        if self.W.dtype in (torch.float16, torch.bfloat16):  # a half-precision Gram would be noise of size 1e-3
-            self.W = self.W.float()
-        self.gram = smaller_gram(self.W)
-        if isinstance(scale, Tensor):
-            scale = scale.to(self.W)
-            scale = scale.flatten().repeat(len(weights)) if scale.ndim else scale.expand(len(self.W))
-        self.scale = scale
-
-    def displacements(self) -> list[Tensor]:
-        """scale * grad R for each weight, in the weight's own shape and dtype."""
-        step = gram_deviation_grad(self.W, self.gram)
-        if isinstance(self.scale, Tensor):
-            step.mul_(self.scale[:, None, None]).masked_fill_((self.scale == 0)[:, None, None], 0)  # not 0 * inf
-        else:
-            step.mul_(self.scale)
-        parts = step.chunk(len(self.weights))
-        return [part.reshape(w.shape).to(w.dtype) for part, w in zip(parts, self.weights, strict=True)]
-
-    def limit(self) -> Tensor:
-        """Largest sigma^2 that the step does not throw further out: 1 + 1/(2 scale), 0 from 1/4 on. Shape (b,)."""
-        scale = torch.as_tensor(self.scale, dtype=self.gram.dtype, device=self.gram.device).expand(len(self.W))
-        return torch.where(scale < 0.25, 1 + 0.5 / scale, 0.0)
-
-    def suspicious(self) -> Tensor:
-        """Where an upper bound of sigma_max^2, by row sums or norm of the Gram, is not within the limit; (b,), bool."""
-        bound = torch.minimum(self.gram.abs().sum(-1).amax(-1), torch.linalg.matrix_norm(self.gram))
-        return ~(bound <= self.limit())
-
-    def raise_if_divergent(self) -> None:
-        """Raise IsometryDivergenceError, with numbers, if a sigma_max^2 really passes its limit. Synchronises."""
-        finite = torch.isfinite(self.W).flatten(1).all(1)  # NaN from the task itself is not this step's doing
-        if not (self.suspicious() & finite).any():
-            return
-        whole = torch.isfinite(self.gram).flatten(1).all(1)  # the Gram of finite weights may overflow
-        top = torch.linalg.eigvalsh(torch.where(whole[:, None, None], self.gram, 0.0))[:, -1]
-        top, limit = torch.where(whole, top, torch.inf), self.limit()
-        over = finite & (top > limit)
-        if not over.any():
-            return
-        indices = over.nonzero().flatten().tolist()
-        worst = max(indices, key=lambda i: float(top[i] / limit[i]))
-        per_weight = len(self.W) // len(self.weights)
-        c = float(torch.as_tensor(self.scale).expand(len(self.W))[worst])
-        where = f"a weight of shape {tuple(self.weights[worst // per_weight].shape)}"
-        where += f", run {worst % per_weight}," if per_weight > 1 else ""
-        reason = "c must be below 1/4, or no singular value settles at 1"
-        if c < 0.25:
-            reason = f"the limit is sigma_max^2 = 1 + 1/(2c) = {float(limit[worst]):.4g}"
-        raise IsometryDivergenceError(
-            f"the isometry step would diverge: {where} has sigma_max^2 = {float(top[worst]):.4g} at "
-            f"c = isometry_lr * isometry_strength * isometry_every = {c:.4g}; {reason}. No parameter was changed by "
-            "this step; lower one of the three factors, or start from smaller weights",
-            sorted({i % per_weight for i in indices}),
-        )
-
-
-def buckets(weights: Iterable[Tensor], scale: float | Tensor, batch_dims: int = 0) -> list[Bucket]:
-    """Group weights that can share one batched call (same shape, dtype, device)."""
-    by_kind: dict[Any, list[Tensor]] = defaultdict(list)
-    for w in weights:
-        by_kind[w.shape, w.dtype, w.device].append(w)
-    return [Bucket(same, scale, batch_dims) for same in by_kind.values()]
-
-
-def isometry_step(weights: Sequence[Tensor], scale: float | Tensor, batch_dims: int = 0) -> list[Tensor]:
-    """The decoupled displacement scale * grad R(W) for each weight; nothing is modified.
+    with grad R(W) = 4 W (W'W - I) at the old weights, for tall and wide W alike. `AdamO` does the same faster.
 
     Args:
-        weights: matrices (*batch, out, in) or kernels (*batch, out, in, k, ...), e.g. [(512, 784), (512, 512)].
-        scale: isometry_lr * strength * every: a number, or a tensor of the batch shape (one value a run).
-        batch_dims: leading axes that index independent runs.
+        W: weight, shape (..., out, in), e.g. (512, 784).
+        grad: gradient of the task's loss, same shape.
+        m, v: moments of `grad`, same shape; zeros before the first step.
+        step: t, 1 for the first step.
+        lr, betas, eps: of Adam. strength: lambda of eq. 20; lr * strength below 1/4.
     Returns:
-        One tensor a weight, in order, same shapes and dtypes. One batched product pair for each distinct shape.
-    Raises:
-        ValueError: a weight with fewer than batch_dims + 2 axes.
-    Source: arXiv 2606.09762, second term of eq. 20.
+        New W, m and v. Nothing is modified.
+    Source: arXiv 2606.09762, eqs. 19 and 20, with eq. 16's gradient.
 
-    >>> isometry_step([2 * torch.eye(2)], 0.1)[0]
-    tensor([[2.4000, 0.0000],
-            [0.0000, 2.4000]])
+    >>> W, zero = 2 * torch.eye(2), torch.zeros(2, 2)
+    >>> adamo_update(W, zero, zero, zero, step=1, lr=0.1, strength=0.1)[0]
+    tensor([[1.7600, 0.0000],
+            [0.0000, 1.7600]])
     """
-    found = {}
-    for bucket in buckets(weights, scale, batch_dims):
-        for w, step in zip(bucket.weights, bucket.displacements(), strict=True):
-            found[id(w)] = step
-    return [found[id(w)] for w in weights]
+    m = betas[0] * m + (1 - betas[0]) * grad
+    v = betas[1] * v + (1 - betas[1]) * grad.square()
+    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    pull = 4 * (W @ W.mT @ W - W)
+    return W - lr * m_hat / (v_hat.sqrt() + eps) - lr * strength * pull, m, v
 
 
 class AdamO(Adam):
@@ -149,8 +76,7 @@ class AdamO(Adam):
     Args:
         params: parameters or groups. Given bare `model.parameters()`, every matrix and every kernel is regularised,
             the output head too; `isometry_groups` leaves out head, embeddings and norms. Vectors get plain Adam.
-        lr, betas, eps, weight_decay, amsgrad, foreach, maximize, capturable, fused, decoupled_weight_decay:
-            as `torch.optim.Adam`, whose implementation does the Adam part (its `differentiable` is not offered).
+        lr, adam: the arguments of `torch.optim.Adam`, whose own step does the Adam part (all but `differentiable`).
         isometry_strength: lambda of eq. 20, at least 0; a number, or a tensor of the batch shape. 0 is bitwise
             Adam. The printed value is 1e-3; useful values grow with lr * width (see the book's chapter on AdamO).
         isometry_lr: step size of the isometry term; None follows lr and its schedule.
@@ -158,8 +84,9 @@ class AdamO(Adam):
         coupled: add strength * grad R to the gradient that Adam sees instead, for comparison; `p.grad` stays as it is.
         batch_dims: leading axes that index independent runs; then one axis is a vector, two a matrix, more a kernel.
     Raises:
-        ValueError: an option out of range, or c = isometry_lr * strength * every at or above 1/4, where sigma = 1 is
-            no longer a stable point of the step.
+        TypeError: a module in place of its parameters.
+        ValueError: an unknown option or one out of range, or c = isometry_lr * strength * every at or above 1/4, where
+            sigma = 1 is no longer a stable point of the step.
         IsometryDivergenceError: from `step`, before that step changes anything: sigma_max^2 > 1 + 1/(2c), where the
             explicit step diverges, or c >= 1/4 by a schedule. Looking costs one host synchronisation for each
             application; inside a graph capture it is off (call `check_stability` yourself).
@@ -174,66 +101,46 @@ class AdamO(Adam):
         self,
         params: Any,
         lr: float | Tensor = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        *adam: Any,
         isometry_strength: float | Tensor = 1e-3,
         isometry_lr: float | Tensor | None = None,
         isometry_every: int = 1,
         coupled: bool = False,
         batch_dims: int = 0,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        fused: bool | None = None,
-        decoupled_weight_decay: bool = False,
+        **adam_options: Any,
     ):
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            fused=fused,
-            decoupled_weight_decay=decoupled_weight_decay,
-        )
+        if isinstance(params, nn.Module):
+            require_type("params", params, (), "parameters or groups, e.g. AdamO(isometry_groups(model))")
+        require_keys("AdamO", adam_options, (*OPTIONS, *ADAM_OPTIONS))
+        super().__init__(params, lr, *adam, **adam_options)
         self._step_supports_amp_scaling = False  # GradScaler then unscales and skips whole steps, isometry included
         values = (isometry_strength, isometry_lr, isometry_every, coupled, batch_dims)
         self.defaults.update(zip(OPTIONS, values, strict=True))
         for group in self.param_groups:
-            self._complete(group)
+            self._complete(group, {})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As `torch.optim.Optimizer.add_param_group`; a group with a bad isometry option is not added."""
         super().add_param_group(param_group)
         if OPTIONS[0] in self.defaults:
             try:
-                self._complete(self.param_groups[-1])
+                self._complete(self.param_groups[-1], {})
             except ValueError:
                 self.param_groups.pop()
                 raise
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As `torch.optim.Optimizer.load_state_dict`; what a plain Adam's state lacks keeps its present value."""
-        groups = state_dict["param_groups"]
-        if len(groups) == len(self.param_groups):
-            own = [{name: group[name] for name in (*OPTIONS, "isometry_calls")} for group in self.param_groups]
-            groups = [{**mine, **saved} for mine, saved in zip(own, groups, strict=True)]
-            for mine, saved in zip(self.param_groups, groups, strict=True):
-                check_options({**saved, "params": mine["params"]})
-        super().load_state_dict({**state_dict, "param_groups": groups})
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up a loaded or unpickled state; an option that it lacks, as a plain Adam's does, keeps its value."""
+        present = self.__dict__.get("param_groups", [{}] * len(state["param_groups"]))
+        self.defaults = (self.__dict__ | state)["defaults"]
+        for group, mine in zip(state["param_groups"], present, strict=True):
+            self._complete(group, mine)
+        super().__setstate__(state)
 
-    def _complete(self, group: dict[str, Any]) -> None:
-        """Fill in a group's isometry options and check them."""
-        for name in OPTIONS:
-            group.setdefault(name, self.defaults[name])
-        group.setdefault("isometry_calls", 0)
+    def _complete(self, group: dict[str, Any], present: dict[str, Any]) -> None:
+        """Fill in what a group lacks of the isometry options, from `present` values or the defaults, and check them."""
+        for name, default in (*((name, self.defaults[name]) for name in OPTIONS), ("isometry_calls", 0)):
+            group.setdefault(name, present.get(name, default))
         check_options(group)
         if isinstance(group["isometry_strength"], Tensor) and group["params"]:
             group["isometry_strength"] = group["isometry_strength"].to(group["params"][0].device)
@@ -249,24 +156,43 @@ class AdamO(Adam):
         Raises:
             IsometryDivergenceError: the isometry step would diverge (see the class); no parameter is changed then.
         """
-        health = "_accelerator_graph_capture_health_check"  # earlier torch has the name in the second line only
-        getattr(self, health if hasattr(self, health) else "_cuda_graph_capture_health_check")()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):  # Grams in full precision
-            due = [self._due(group) for group in self.param_groups]
-            pairs = list(zip(self.param_groups, due, strict=True))
-            self._check([bucket for group, found in pairs if not group["coupled"] for bucket in found])
-            for group, found in pairs:
-                group["isometry_calls"] += any(p.grad is not None for p in group["params"])
-                steps = {id(w): d for b in found for w, d in zip(b.weights, b.displacements(), strict=True)}
-                self._adam(group, steps if group["coupled"] else {})
-                if steps and not group["coupled"]:
-                    pulled = [p for p in group["params"] if id(p) in steps]
-                    torch._foreach_sub_(pulled, [steps[id(p)] for p in pulled])
+        decoupled, coupled = self._pulls()
+        self._adam(coupled)
+        for p, pull in decoupled:
+            p.sub_(pull)
+        for group in self.param_groups:
+            group["isometry_calls"] += any(p.grad is not None for p in group["params"])
         return loss
+
+    def _pulls(self) -> tuple[Pulls, Pulls]:
+        """What to subtract from weights after Adam's step, and what to add to gradients before it; checked."""
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):  # Grams in full precision
+            due = [(group, self._due(group)) for group in self.param_groups]
+            self._check([bucket for group, found in due if not group["coupled"] for bucket in found])
+            decoupled: Pulls = []
+            coupled: Pulls = []
+            for group, found in due:
+                for p, pull in (pair for bucket in found for pair in bucket.displacements()):
+                    if not group["coupled"]:
+                        decoupled.append((p, pull))
+                    else:  # maximize flips the whole gradient; the penalty is always minimised
+                        coupled.append((p, -pull if group["maximize"] else pull))
+        return decoupled, coupled
+
+    def _adam(self, added: Pulls) -> None:
+        """torch's own Adam step, with something added to some gradients while it runs; `p.grad` itself stays."""
+        kept: list[Any] = [p.grad for p, _ in added]
+        try:
+            for (p, pull), grad in zip(added, kept, strict=True):
+                p.grad = grad + pull
+            ADAM_STEP(self)
+        finally:
+            for (p, _), grad in zip(added, kept, strict=True):
+                p.grad = grad
 
     def _due(self, group: dict[str, Any]) -> list[Bucket]:
         """The buckets to apply in this call; none where the turn has not come."""
@@ -291,30 +217,6 @@ class AdamO(Adam):
         real = [p for p in params if p.ndim >= batch_dims + 2 and p.is_floating_point() and p.numel()]
         return buckets(real, scale, batch_dims)
 
-    def _adam(self, group: dict[str, Any], added: dict[int, Tensor]) -> None:
-        """torch's own Adam update of one group, with `added[id(p)]` on top of p.grad."""
-        params: list[Tensor] = []
-        grads: list[Tensor] = []
-        exp_avgs: list[Tensor] = []
-        exp_avg_sqs: list[Tensor] = []
-        max_exp_avg_sqs: list[Tensor] = []
-        steps: list[Tensor] = []
-        complex_ = self._init_group(group, params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps)
-        sign = -1 if group["maximize"] else 1  # maximize flips the whole gradient; the penalty is always minimised
-        grads = [g + sign * added[id(p)] if id(p) in added else g for p, g in zip(params, grads, strict=True)]
-        adam(
-            params,
-            grads,
-            exp_avgs,
-            exp_avg_sqs,
-            max_exp_avg_sqs,
-            steps,
-            has_complex=complex_,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            **{name: group[name] for name in ADAM_OPTIONS},
-        )
-
     def _check(self, due: list[Bucket]) -> None:
         """Look at upper bounds (one host synchronisation), and closely only where one of them passes its limit."""
         if not due or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
@@ -335,16 +237,11 @@ class AdamO(Adam):
 
 def check_options(group: dict[str, Any]) -> None:
     """Raise ValueError for a group whose isometry options are out of range; names value and what is allowed."""
-    strength, every, batch_dims = group["isometry_strength"], group["isometry_every"], group["batch_dims"]
-    for key in group:
-        if key.startswith("iso") and key not in (*OPTIONS, "isometry_calls"):
-            raise ValueError(f"unknown option {key!r} of a parameter group; {nearest(key, OPTIONS)}")
-    if not (torch.as_tensor(strength) >= 0).all():
-        raise ValueError(f"isometry_strength={strength}; it must be at least 0")
-    if not isinstance(every, int) or every < 1:
-        raise ValueError(f"isometry_every={every!r}; it must be a whole number, at least 1")
-    if not isinstance(batch_dims, int) or batch_dims < 0:
-        raise ValueError(f"batch_dims={batch_dims!r}; it must be a whole number, at least 0")
+    strength, own_lr, batch_dims = group["isometry_strength"], group["isometry_lr"], group["batch_dims"]
+    require_keys("a parameter group", (key for key in group if key.startswith("iso")), (*OPTIONS, "isometry_calls"))
+    require_number("isometry_strength", strength)
+    require_range("isometry_every", group["isometry_every"], 1)
+    require_range("batch_dims", batch_dims, 0)
     if isinstance(strength, Tensor) and strength.ndim:
         wrong = [p for p in group["params"] if p.ndim >= batch_dims + 2 and p.shape[:batch_dims] != strength.shape]
         if wrong or strength.ndim != batch_dims:
@@ -352,20 +249,26 @@ def check_options(group: dict[str, Any]) -> None:
             raise ValueError(
                 f"isometry_strength of shape {tuple(strength.shape)} does not fit batch_dims={batch_dims}{found}"
             )
-    own_lr = group["isometry_lr"]
-    if own_lr is not None and group["coupled"]:
-        raise ValueError(f"isometry_lr={own_lr} has no meaning with coupled=True: the penalty goes through Adam's step")
-    if isinstance(own_lr, Tensor) and own_lr.numel() != 1:
-        raise ValueError(f"isometry_lr of shape {tuple(own_lr.shape)}; it must be one number")
-    if own_lr is not None and not own_lr >= 0:
-        raise ValueError(f"isometry_lr={own_lr}; it must be at least 0")
+    if own_lr is not None:
+        if group["coupled"]:
+            raise ValueError(f"isometry_lr={own_lr} has no meaning with coupled=True: the penalty goes through Adam")
+        if isinstance(own_lr, Tensor) and own_lr.numel() != 1:
+            raise ValueError(f"isometry_lr of shape {tuple(own_lr.shape)}; it must be one number")
+        require_number("isometry_lr", own_lr)
     if not group["coupled"]:
-        c = float(torch.as_tensor(strength).max()) * every * float(group["lr"] if own_lr is None else own_lr)
+        lr = float(group["lr"] if own_lr is None else own_lr)
+        c = float(torch.as_tensor(strength).max()) * group["isometry_every"] * lr
         if c >= 0.25:
             raise ValueError(
                 f"isometry_lr * isometry_strength * isometry_every = {c:.4g}; it must be below 1/4, "
                 "or the step overshoots and no singular value settles at 1"
             )
+
+
+def require_number(name: str, value: Any) -> None:
+    """Raise ValueError unless a number, or every entry of a tensor, is finite and at least 0."""
+    for number in value.flatten().tolist() if isinstance(value, Tensor) else [value]:
+        require_range(name, number, 0, kind=float)
 
 
 def isometry_groups(model: nn.Module, head: str | Sequence[str] = "exclude", **options: Any) -> list[dict[str, Any]]:
@@ -384,30 +287,28 @@ def isometry_groups(model: nn.Module, head: str | Sequence[str] = "exclude", **o
     Returns:
         Two groups: regularised, and plain (isometry_strength 0).
     Raises:
+        TypeError: parameters in place of a module.
         ValueError: an unknown head name or option, or no matrix to regularise.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> [sum(p.numel() for p in g["params"]) for g in isometry_groups(net)]
     [32, 26]
     """
+    require_type("model", model, nn.Module, "a module, not its parameters: isometry_groups(model)")
+    require_keys("isometry_groups", options, (*OPTIONS, *ADAM_OPTIONS))
     modules = dict(model.named_modules())
     layers = [n for n, m in modules.items() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
     if isinstance(head, str) and head in ("exclude", "include"):
         heads = set(layers[-1:]) if head == "exclude" else set()
     else:
         heads = {head} if isinstance(head, str) else set(head)
-    unknown = heads - modules.keys()
-    if unknown:
-        raise ValueError(
-            f"head={sorted(unknown)} is not a module of this model; allowed are 'exclude', 'include', {layers}"
-        )
+    for name in sorted(heads):
+        if name not in modules:
+            require("head", name, ("exclude", "include", *layers))
     pulled_ids = {id(m.weight) for n, m in modules.items() if n not in heads and is_regularised(m)}
     pulled = [p for p in model.parameters() if id(p) in pulled_ids]
     if not pulled:
         raise ValueError("the model has no Linear or convolution weight outside its head; nothing to regularise")
-    for name in options:
-        if name not in GROUP_OPTIONS:
-            raise ValueError(f"unknown option {name!r}; {nearest(name, GROUP_OPTIONS)}")
     rest = [p for p in model.parameters() if id(p) not in pulled_ids]
     return [{"params": pulled, **options}, {"params": rest, "isometry_strength": 0.0}]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from dyniso.isometry import gram_deviation, gram_deviation_grad, singular_values
 from dyniso.nets import mlp
-from dyniso.optim import AdamO, IsometryDivergenceError, isometry_groups, isometry_step
+from dyniso.optim import AdamO, IsometryDivergenceError, adamo_update, isometry_groups, isometry_step
 from dyniso.polar import polar_factor
 
 DEVICES = [
@@ -79,6 +79,26 @@ def test_one_step_is_equation_20_with_the_penalty_at_the_old_weights():
     for p, q, w in zip(net.parameters(), reference.parameters(), old, strict=True):
         pull = lr * strength * gram_deviation_grad(w.flatten(1)).view_as(w) if w.ndim > 1 else 0
         torch.testing.assert_close(p.detach(), q.detach() - pull, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (2, 5, 3)], ids=str)
+def test_update_as_one_formula_equals_the_class(shape):
+    g = torch.Generator().manual_seed(0)
+    W, m, v = torch.randn(shape, generator=g, dtype=torch.float64) / 2, torch.zeros(shape), torch.zeros(shape)
+    p = nn.Parameter(W.clone())
+    optimizer = AdamO([p], lr=1e-2, betas=(0.8, 0.9), eps=1e-6, isometry_strength=0.7, batch_dims=len(shape) - 2)
+    for step in range(1, 6):
+        grad = torch.randn(shape, generator=g, dtype=torch.float64)
+        W, m, v = adamo_update(W, grad, m, v, step, lr=1e-2, strength=0.7, betas=(0.8, 0.9), eps=1e-6)
+        p.grad = grad
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), W, rtol=0, atol=1e-14)
+
+
+def test_positional_arguments_are_those_of_adam():
+    given = (2e-3, (0.8, 0.99), 1e-6, 0.1, True)
+    a, b = (kind([nn.Parameter(torch.eye(2))], *given) for kind in (torch.optim.Adam, AdamO))
+    assert a.defaults == {name: b.defaults[name] for name in a.defaults}
 
 
 def test_moments_do_not_depend_on_the_strength_along_one_gradient_sequence():
@@ -246,6 +266,40 @@ def test_state_dict_with_a_refused_option_changes_nothing():
     with pytest.raises(ValueError, match="isometry_every=0"):
         optimizer.load_state_dict(bad)
     assert optimizer.param_groups[0]["isometry_every"] == 1
+
+
+def test_state_split_by_a_hook_is_completed_before_the_next_step():
+    a = nn.Linear(3, 3)
+    adam = torch.optim.AdamW(a.parameters())
+    optimizer = AdamO(isometry_groups(a, head="include", isometry_strength=0.2), isometry_every=2)
+
+    def split(_, state):
+        (group,) = state["param_groups"]
+        groups = [{**group, "params": [i]} for i in range(2)]
+        return {**state, "param_groups": groups}
+
+    optimizer.register_load_state_dict_pre_hook(split)
+    optimizer.load_state_dict(adam.state_dict())
+    assert [g["isometry_strength"] for g in optimizer.param_groups] == [0.2, 0.0]
+    a(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    assert optimizer.param_groups[0]["isometry_every"] == 2
+
+
+def test_pickle_that_lacks_the_count_of_calls_starts_it_at_zero():
+    optimizer = AdamO([nn.Parameter(2 * torch.eye(2))], isometry_strength=0.1)
+    del optimizer.param_groups[0]["isometry_calls"]
+    assert pickle.loads(pickle.dumps(optimizer)).param_groups[0]["isometry_calls"] == 0
+
+
+def test_gradients_are_whole_again_after_a_coupled_step_that_fails():
+    p = nn.Parameter(2 * torch.eye(2))
+    p.grad = torch.ones(2, 2)
+    optimizer = AdamO([p], isometry_strength=0.1, coupled=True)
+    optimizer.param_groups[0]["betas"] = None
+    with pytest.raises(TypeError):
+        optimizer.step()
+    assert torch.equal(p.grad, torch.ones(2, 2)) and optimizer.param_groups[0]["isometry_calls"] == 0
 
 
 def test_pickled_optimizer_still_steps():
@@ -437,7 +491,7 @@ def test_check_stability_looks_ahead_without_stepping_or_gradients():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"isometry_strength": -1.0}, "isometry_strength=-1.0; it must be at least 0"),
+        ({"isometry_strength": -1.0}, "isometry_strength=-1.0; it must be a number from 0"),
         ({"isometry_every": 0}, "isometry_every=0; it must be a whole number"),
         ({"isometry_every": 2.5}, "isometry_every=2.5"),
         ({"batch_dims": -1}, "batch_dims=-1"),
@@ -497,7 +551,7 @@ def test_isometry_groups_leave_out_bare_parameters_and_grouped_or_transposed_ker
 
 
 def test_isometry_groups_name_an_unknown_head_and_an_empty_result():
-    with pytest.raises(ValueError, match=r"\['nope'\] is not a module"):
+    with pytest.raises(ValueError, match=r"head='nope'; allowed are 'exclude', 'include', '1', '3'"):
         isometry_groups(mlp(4, 2, width=4, depth=1), head="nope")
     with pytest.raises(ValueError, match="nothing to regularise"):
         isometry_groups(nn.Linear(3, 3))
