@@ -198,6 +198,33 @@ def show_table(rows: Sequence[Mapping[str, object]]) -> None:
     show_markdown("\n".join([head, "|" + ":--|" * len(lines[0]), *body]))
 
 
+def show_frame(frame: DataFrame, formats: Sequence[str], note: str) -> None:
+    """Show a table of numbers and what they are; headings may carry mathematics.
+
+    Args:
+        frame: one row a line, its index (with a name) the first column. A missing value is left empty.
+        formats: one for each column, e.g. "{:.2f}".
+        note: a paragraph of MyST below the table.
+    >>> from pandas import DataFrame
+    >>> show_frame(DataFrame({"net": ["a", "b"], "P": [0.5, float("nan")]}).set_index("net"), ["{:.2f}"], "Two nets.")
+    | net | P |
+    |:--|--:|
+    | a | 0.50 |
+    | b |  |
+    <BLANKLINE>
+    Two nets.
+    """
+
+    def cell(value: float, form: str) -> str:
+        return "" if value != value else form.format(value).replace("inf", "∞")
+
+    lines = [[str(frame.index.name), *map(str, frame.columns)]]
+    for name, *values in frame.itertuples(name=None):
+        lines.append([str(name), *map(cell, values, formats)])
+    head, *body = ("| " + " | ".join(line) + " |" for line in lines)
+    show_markdown("\n".join([head, "|:--|" + "--:|" * len(frame.columns), *body, "", note]))
+
+
 def stamp(**facts: Any) -> None:
     """Show what produced this page, as a table. The arguments are those of `stamp_table` after the first."""
     from ..study.store import provenance
