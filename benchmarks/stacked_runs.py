@@ -15,6 +15,7 @@ from bench import interleaved, ratio
 from torch import nn
 
 from dyniso.nets import mlp
+from dyniso.study.optimizers import make_optimizer
 from dyniso.study.specs import Method
 from dyniso.study.stack import Run, Stack, convolve
 
@@ -60,7 +61,7 @@ def looped(size: Size, device: torch.device, runs: int, steps: int) -> Callable[
 def stacked(size: Size, device: torch.device, runs: int, steps: int) -> Callable[[], None]:
     """The same steps with all runs on a leading axis."""
     stack = Stack([size.net(r) for r in range(runs)], device)
-    optimizer = stack.optimizer([Run(Method("adam", "Adam"), r) for r in range(runs)])
+    optimizer = make_optimizer([Run(Method("adam", "Adam"), r) for r in range(runs)], stack.params, stack.regularised)
     x, y = size.data(runs, device)
 
     def train() -> None:

@@ -39,7 +39,7 @@ from dyniso.polar import polar_factor
 from dyniso.nets import mlp
 from dyniso.optim import AdamO, isometry_groups, isometry_step
 from dyniso.stats import bootstrap_interval
-from dyniso.study.streams import standardise
+from dyniso.study.tasks import standardise
 
 started = time.perf_counter()
 figures.use_style()

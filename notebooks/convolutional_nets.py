@@ -34,12 +34,13 @@ from torch import nn
 
 from dyniso.report import figures
 from dyniso import nets
-from dyniso.study import specs, store, streams, train
+from dyniso.study import specs, store, train
 from dyniso.report.notebook import claim, show, stamp
 from dyniso.report.claims.runs import SCORE, Runs
 from dyniso.isometry import as_matrix, conv_operator_singular_values, singular_values
 from dyniso.polar import polar_factor
 from dyniso.study.stack import Run
+from dyniso.study.tasks import load_source, load_task, task_order
 
 started = time.perf_counter()
 figures.use_style()
@@ -113,7 +114,7 @@ experiment = specs.Experiment(
     batch=32,
     seeds=(seed,),
 )
-source = streams.load_source(experiment.stream, torch.device("cpu"))
+source = load_source(experiment.stream, torch.device("cpu"))
 
 
 def trained(method):
@@ -127,7 +128,7 @@ def trained(method):
     return before, [k[0].detach().clone() for k in kernels], accuracy
 
 
-DRAWS = ((streams.load_task, (source,)), (streams.task_order, ()))
+DRAWS = ((load_task, (source,)), (task_order, ()))
 outcome = {name: trained(method) for name, method in METHODS.items()}
 
 # %% tags=["hide-input"]

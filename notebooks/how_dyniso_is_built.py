@@ -49,6 +49,7 @@ from dyniso.report.notebook import claim, show, show_markdown, stamp
 from dyniso.study import data, runner, sources, specs, store, streams, train
 from dyniso.study.sources import import_graph
 from dyniso.study.stack import Run, Stack
+from dyniso.study.tasks import load_source
 
 started = time.perf_counter()
 root = store.PACKAGE.parent
@@ -221,7 +222,7 @@ claim(
 
 # %%
 (group,) = runner.grouped(arms)
-source = streams.load_source(stream, torch.device("cpu"))
+source = load_source(stream, torch.device("cpu"))
 nets = [train.make_net(experiment, m, s, source) for m, s in group]
 stack = Stack(nets, torch.device("cpu"))
 pulled = stack.regularised()
@@ -488,7 +489,7 @@ claim(
 # 1. Add its name to `dyniso.study.specs.STREAM_KINDS`.
 # 2. Give it a branch of its own in `dyniso.study.streams.make_task`. It returns a `dyniso.study.streams.Task` of indices and
 #    labels, from `dyniso.study.streams.generator` with a purpose of its own, so that no two draws share random numbers.
-#    Anything else that it does to an image goes into `dyniso.study.streams.TaskData.take` as well.
+#    Anything else that it does to an image goes into `dyniso.study.tasks.TaskData.take` as well.
 # 3. Declare an experiment on it in `dyniso.study.specs.REGISTRY`, with the source of every value in
 #    `dyniso.study.specs.Experiment.sources`.
 # 4. Add it to `KINDS` in `tests/test_streams.py`: any order gives the same bytes, seeds and tasks differ, no global

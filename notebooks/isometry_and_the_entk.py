@@ -38,7 +38,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dyniso.study import data, runner, streams
+from dyniso.study import data, runner
+from dyniso.study.tasks import standardise
 from dyniso.report import figures
 from dyniso import nets
 from dyniso.activations import activation
@@ -50,7 +51,7 @@ torch.set_default_dtype(torch.float64)  # small eigenvalues are what this chapte
 torch_device = runner.resolve_device(device)
 figures.use_style()
 digits = data.load("mnist-small")
-pixels = streams.standardise(digits).double()
+pixels = standardise(digits).double()
 C = digits.classes
 
 

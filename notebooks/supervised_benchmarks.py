@@ -33,11 +33,12 @@ import pandas as pd
 import torch
 
 from dyniso.report import appendix, claims, figures
-from dyniso.study import specs, store, streams, train
+from dyniso.study import specs, store, train
 from dyniso import stats
 from dyniso.report.notebook import claim, show, show_markdown, show_table, stamp
 from dyniso.report.claims.runs import SCORE, Runs
 from dyniso.study.stack import Run
+from dyniso.study.tasks import load_source
 
 started = time.perf_counter()
 figures.use_style()
@@ -565,7 +566,7 @@ shorter = replace(
     methods=(experiments["labels_mnist"].method("adam"),),
     measures=(),
 )
-source = streams.load_source(shorter.stream, torch.device("cpu"))
+source = load_source(shorter.stream, torch.device("cpu"))
 control = train.train_group(shorter, [Run(shorter.methods[0], seed) for seed in shorter.seeds], source)
 control = pd.concat(rows.assign(method="adam") for rows in control)
 

@@ -38,7 +38,7 @@ from dyniso.nets import mlp
 from dyniso.optim import AdamO, isometry_groups
 from dyniso.study.specs import BASELINES, Method, Net, Stream, get
 from dyniso.study.stack import Run
-from dyniso.study.streams import load_source, load_task, task_order
+from dyniso.study.tasks import load_source, load_task, task_order
 from dyniso.study.train import Trainer, train_group
 
 CPU = torch.device("cpu")

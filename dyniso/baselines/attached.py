@@ -186,6 +186,11 @@ class Baseline:
         cls.name = name
         CLASSES[name] = cls
 
+    @property
+    def renews(self) -> bool:
+        """Whether a task boundary keeps nothing of the net: who can draw a net by its own law may do so instead."""
+        return False
+
     def start(self, net: Attached) -> None:
         """Prepare the state; parameters are at their initial values."""
 

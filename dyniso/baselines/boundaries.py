@@ -23,6 +23,10 @@ class Reset(Baseline, name="reset"):
     def __post_init__(self) -> None:
         require("Reset.layers", self.layers, ("head", "all"))
 
+    @property
+    def renews(self) -> bool:
+        return self.layers == "all"
+
     def new_task(self, net: Attached) -> None:
         for layer in net.layers if self.layers == "all" else net.layers[-1:]:
             for p in (layer.weight, layer.bias):

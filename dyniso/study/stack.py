@@ -1,11 +1,11 @@
-"""Several nets of one shape as one: stacked parameters, one forward pass, one optimizer, one method on top."""
+"""Several nets of one shape as one: stacked parameters and one forward pass."""
 
 from __future__ import annotations
 
 import copy
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from .. import baselines
 from ..dormancy import ACTIVATION_TYPES, units_last
 from ..isometry import as_matrix
-from ..optim import AdamO, isometry_groups
+from ..optim import isometry_groups
 from .specs import Method
 
 WEIGHTED = (nn.Linear, nn.Conv2d)
@@ -123,70 +123,10 @@ class Stack:
             if isinstance(layer, WEIGHTED)
         ]
 
-    def attach(self, method: Method, optimizer: Any, seeds: list[int]) -> baselines.Attached:
-        """The baseline of a method at work on the stacked parameters."""
-        baseline = baselines.make(method.baseline or "", **dict(method.settings))
+    def attach(self, baseline: baselines.Baseline, optimizer: Any, seeds: Sequence[int]) -> baselines.Attached:
+        """A method at work on the stacked parameters, with one seed a run for its own draws."""
         elementwise = baselines.is_elementwise(self.template)
         return baselines.Attached(baseline, self.linear_maps(), optimizer, self, seeds, 1, elementwise)
-
-    def optimizer(self, runs: list[Run]) -> Any:
-        """The optimizer of a group of runs."""
-        return make_optimizer(runs, self.params, self.regularised)
-
-    def clip(self, norm: float) -> None:
-        """Scale the gradients of each run down to a global norm, as `torch.nn.utils.clip_grad_norm_` does for one."""
-        clip_norm(self.params.values(), norm)
-
-
-def make_optimizer(
-    runs: list[Run], params: Mapping[str, Tensor], pulled_by: Callable[[], Collection[str]], **adam: Any
-) -> Any:
-    """The optimizer of stacked runs: settings shared but for the isometry strength, which is one value a run.
-
-    Args:
-        params: of all runs, each (runs, ...).
-        pulled_by: names those that AdamO and Muon take; asked only by these.
-        adam: options of torch's Adam for the methods that use it, e.g. eps.
-    """
-    method = runs[0].method
-    everything = list(params.values())
-    decay = method.weight_decay or 0.0
-    adam |= dict(lr=method.lr, weight_decay=decay, fused=True)
-    if method.optimizer == "adamw":
-        return torch.optim.AdamW(everything, **adam)
-    if method.optimizer == "sgd":
-        return torch.optim.SGD(everything, lr=method.lr, weight_decay=decay)
-    if method.optimizer == "upgd":
-        generators = [torch.Generator(everything[0].device).manual_seed(run.seed) for run in runs]
-        return baselines.UPGD(everything, method.lr, weight_decay=decay, generators=generators, batch_dims=1)
-    strengths = [run.method.isometry_strength for run in runs]
-    if method.optimizer != "muon" and not any(strengths):
-        return torch.optim.Adam(everything, **adam)
-    names = pulled_by()
-    pulled = [params[n] for n in names]
-    rest = [p for n, p in params.items() if n not in names]
-    if method.optimizer == "muon":  # ten times the learning rate of the Adam beside it
-        muon = baselines.PerRun(pulled, lambda ps: torch.optim.Muon(ps, lr=10 * method.lr, weight_decay=decay))
-        return baselines.Several(muon, torch.optim.Adam(rest, **adam))
-    per_run = torch.tensor(strengths, device=everything[0].device)
-    return AdamO(
-        [{"params": pulled, "isometry_strength": per_run}, {"params": rest, "isometry_strength": 0.0}],
-        isometry_every=method.isometry_every,
-        coupled=method.coupled,
-        batch_dims=1,
-        decoupled_weight_decay=bool(method.decoupled_weight_decay),
-        **adam,
-    )
-
-
-@torch.no_grad()
-def clip_norm(params: Iterable[Tensor], norm: float) -> None:
-    """Scale the gradients of each run, over all of its parameters (runs, ...), down to a global norm."""
-    grads = [p.grad for p in params if p.grad is not None]
-    size = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
-    factor = (norm / (size + 1e-6)).clamp_max(1)
-    for g in grads:
-        g.mul_(factor.reshape(-1, *[1] * (g.ndim - 1)))
 
 
 def apply_stacked(layer: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:

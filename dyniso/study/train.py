@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .. import baselines, nets
-from ..optim import IsometryDivergenceError
-from . import probes
+from .. import nets
 from .checkpoint import Checkpoint
-from .instruments import (
+from .instruments import single
+from .instruments.stacked import (
     Measures,
     activation_measures,
     each_run,
@@ -30,9 +29,10 @@ from .instruments import (
     steps_to,
     weight_measures,
 )
+from .learner import Clip, Learner
 from .specs import Experiment, Method
-from .stack import Run, Stack
-from .streams import Source, TaskData, load_source, load_task, task_order
+from .stack import Run
+from .tasks import Source, TaskData, load_source, load_task, task_order
 
 KERNEL = 64  # inputs of the kernel that is measured before a task
 LENS = 16  # inputs whose Jacobians are formed after the last task
@@ -58,25 +58,15 @@ def make_net(experiment: Experiment, method: Method, seed: int, source: Source) 
     return made
 
 
-class Trainer:
-    """What trains a group of runs: stacked nets, optimizer, and the method on top of it, if any."""
+class Trainer(Learner):
+    """A group of runs on one stream: a learner whose only part is "net"."""
 
     def __init__(self, experiment: Experiment, runs: list[Run], source: Source):
-        self.method = runs[0].method
-        nets_of_runs = [make_net(experiment, run.method, run.seed, source) for run in runs]
-        self.stack = Stack(nets_of_runs, source.inputs.device)
-        self.optimizer = self.stack.optimizer(runs)
-        self.attached: baselines.Attached | None = None
-        if self.method.baseline:
-            self.attached = self.stack.attach(self.method, self.optimizer, [run.seed for run in runs])
-        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-
-    def new_task(self) -> None:
-        """What happens at a task boundary, but before the first task."""
-        if self.method.reset_optimizer:
-            baselines.forget(self.optimizer)
-        if self.attached is not None:
-            self.attached.new_task()
+        method, seeds = runs[0].method, [run.seed for run in runs]
+        made = [{"net": make_net(experiment, run.method, run.seed, source)} for run in runs]
+        clip = None if method.clip_norm is None else Clip(method.clip_norm)
+        super().__init__(runs, made, source.inputs.device, {"net": seeds}, schedule=method.schedule, clip=clip)
+        self.stack = self.parts["net"]
 
     def train(self, task: TaskData, order: Tensor, progress: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Train every run on minibatches of one task.
@@ -91,55 +81,11 @@ class Trainer:
         hits, losses = torch.empty(2, *order.shape[:2], device=order.device)
         for step, positions in enumerate(order):
             self.schedule((done + step) / total)
-            hits[step], losses[step] = self.update(*task.take(positions, done + step))
+            x, y = task.take(positions, done + step)
+            loss, hit = (of_samples.mean(1) for of_samples in loss_and_hits(self.forward("net", x), y))
+            self.update(loss)
+            hits[step], losses[step] = hit, loss.detach()
         return hits, losses
-
-    def schedule(self, fraction: float) -> None:
-        """Set the learning rate for a fraction of the task done."""
-        if self.method.schedule == "cosine":
-            for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-                group["lr"] = rate * (1 + math.cos(math.pi * fraction)) / 2
-
-    def update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of every run; accuracy and task loss before it, shape (runs,)."""
-        seen: list[Tensor] | None = None if self.attached is None else []
-        losses, hits = loss_and_hits(self.stack(x, seen), y)
-        loss = losses.mean(1)
-        self.optimizer.zero_grad()
-        if self.attached is None:
-            loss.sum().backward()
-        else:
-            self.attached.inputs, self.attached.activations = x, seen or []
-            (loss + self.attached.penalty()).sum().backward()
-        if self.method.clip_norm is not None:
-            self.stack.clip(self.method.clip_norm)
-        self.step()
-        if self.attached is not None:
-            self.attached.after_step()
-        return hits.mean(1), loss.detach()
-
-    def step(self) -> None:
-        """One optimizer step; runs that diverge in it are given up one after another, the others go on."""
-        while True:
-            try:
-                return self.optimizer.step()
-            except IsometryDivergenceError as error:
-                self.stack.give_up(error.runs)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that changes while it trains; with it a new trainer of the same runs goes on bit for bit."""
-        attached = None if self.attached is None else self.attached.state_dict()
-        params = {name: p.detach() for name, p in self.stack.params.items()}
-        return {"params": params, "optimizer": self.optimizer.state_dict(), "attached": attached}
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
-        for name, p in self.stack.params.items():
-            p.copy_(state["params"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.attached is not None:
-            self.attached.load_state_dict(state["attached"])
 
 
 def train_group(
@@ -194,16 +140,16 @@ def train_one(
     task = load_task(experiment, seeds, index, source)
     order = task_order(experiment, seeds, index).to(source.inputs.device)
     if index:
-        trainer.new_task()
-    start = [p.detach().clone() for p in trainer.stack.params.values()]
+        trainer.new_task(index)
+    start = [p.detach().clone() for p in trainer.params.values()]
     found = train_measured(experiment, trainer, task, order, source, index)
-    found["", "update_norm"] = run_norm([p - q for p, q in zip(trainer.stack.params.values(), start, strict=True)])
+    found["", "update_norm"] = run_norm([p - q for p, q in zip(trainer.params.values(), start, strict=True)])
     probe = torch.arange(experiment.probe, device=source.inputs.device).expand(len(runs), -1)
     of_activations, dead = activation_measures(trainer.stack, task.take(probe)[0], dead_before)
     found |= of_activations | weight_measures(trainer.stack)
     if "lens" in experiment.measures and index == experiment.stream.tasks - 1:
-        found |= each_run(trainer.stack, probes.lens, task.take(probe[:, :LENS])[0])
-    alive = trainer.stack.finite() & torch.isfinite(found["", "online_loss"])
+        found |= each_run(trainer.stack, single.lens, task.take(probe[:, :LENS])[0])
+    alive = trainer.finite() & torch.isfinite(found["", "online_loss"])
     # a diverged run is neither at chance level nor "0 % dead"
     found = {key: torch.where(alive, value, torch.nan) for key, value in found.items()}
     return found | {("", "diverged"): (~alive).float()}, dead
@@ -238,9 +184,9 @@ def before_task(experiment: Experiment, trainer: Trainer, task: TaskData, source
     """The kernel on fixed inputs, and curvature and loss on the new task, before its first step."""
     runs = len(task.rows)
     fixed = task.images[task.rows[:, :KERNEL]] if task.permutation is None else source.inputs[:KERNEL]
-    found = each_run(trainer.stack, probes.kernel, fixed.expand(runs, -1, -1))
+    found = each_run(trainer.stack, single.kernel, fixed.expand(runs, -1, -1))
     inputs, labels = task.take(torch.arange(experiment.probe, device=source.inputs.device).expand(runs, -1))
-    found |= each_run(trainer.stack, probes.curvature, inputs, labels)
+    found |= each_run(trainer.stack, single.curvature, inputs, labels)
     found["", "loss_start"] = evaluate(trainer.stack, task)[1]
     return found
 

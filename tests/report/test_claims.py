@@ -691,10 +691,11 @@ def test_metrics_that_claims_read_are_those_that_training_records(name):
 
     from dyniso.study import train
     from dyniso.study.stack import Run
+    from dyniso.study.tasks import load_source
 
     experiment = replace(specs.only_methods(specs.get(name), ["adam"]), seeds=(0,), steps_per_task=2)
     (frame,) = train.train_group(
-        experiment, [Run(experiment.methods[0], 0)], train.load_source(experiment.stream, torch.device("cpu"))
+        experiment, [Run(experiment.methods[0], 0)], load_source(experiment.stream, torch.device("cpu"))
     )
     real = frame[frame["metric"].isin([*EVERY, *KERNEL, "online_accuracy"])].groupby("metric")["task"].unique()
     made = recorded(experiment).cells.droplevel([0, 2])

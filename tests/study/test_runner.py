@@ -10,12 +10,13 @@ from torch import nn
 
 from dyniso.study import runner, store, train
 from dyniso.study.checkpoint import Checkpoint, OutOfTime
-from dyniso.study.instruments import loss_and_hits, steps_to
+from dyniso.study.instruments.stacked import loss_and_hits, steps_to
 from dyniso.study.runner import grouped, most_runs
 from dyniso.study.specs import BASELINES, BITS, CANDIDATES, Method, Net, Stream
 from dyniso.study.stack import Run, Stack, convolve
 from dyniso.study.store import UnusableError
-from dyniso.study.streams import load_source, load_task, make_task, task_arrays, task_order
+from dyniso.study.streams import make_task
+from dyniso.study.tasks import load_source, load_task, task_arrays, task_order
 from dyniso.study.train import Trainer, bytes_a_run, make_net, train_group
 
 CPU = torch.device("cpu")

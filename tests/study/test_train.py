@@ -11,11 +11,12 @@ from torch import nn
 from dyniso.isometry import singular_values
 from dyniso.optim import AdamO, isometry_groups
 from dyniso.study import runner, store, train
-from dyniso.study.instruments import evaluate
+from dyniso.study.instruments.stacked import evaluate
 from dyniso.study.runner import grouped, resolve_device
 from dyniso.study.specs import METHODS, Experiment, Method, Net, Stream, only_methods
 from dyniso.study.stack import Run, Stack
-from dyniso.study.streams import Source, batch_order, load_source, load_task, make_task, task_arrays, task_order
+from dyniso.study.streams import batch_order, make_task
+from dyniso.study.tasks import Source, load_source, load_task, task_arrays, task_order
 from dyniso.study.train import Trainer, train_group
 
 CPU = torch.device("cpu")

@@ -194,11 +194,13 @@ def optimizer_row(name: str, lr: float = 1e-3) -> dict[str, str]:
     import torch
 
     from ... import nets
+    from ...study.optimizers import make_optimizer
     from ...study.stack import Run, Stack
 
     strength = 0.1 if name == "adamo" else 0.0
     method = Method("probe", "probe", optimizer=name, lr=lr, isometry_strength=strength)
-    made = Stack([nets.mlp(3, 2, width=4, depth=2)], torch.device("cpu")).optimizer([Run(method, 0)])
+    stack = Stack([nets.mlp(3, 2, width=4, depth=2)], torch.device("cpu"))
+    made = make_optimizer([Run(method, 0)], stack.params, stack.regularised)
     parts = [getattr(part, "each", [part])[0] for part in getattr(made, "parts", [made])]
     texts = []
     for part in parts:

@@ -34,7 +34,7 @@ WORST = {
     "online_accuracy": 0.0,
     "online_loss": HUGE,
     "P_100": 0.0,
-    "kernel_condition": 1e12,  # dyniso.study.probes takes smaller eigenvalues for rounding
+    "kernel_condition": 1e12,  # dyniso.study.instruments.single takes smaller eigenvalues for rounding
     "activation_rank": 0.0,
     "reactivated": 0.0,
     "dead": 1.0,

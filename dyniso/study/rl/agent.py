@@ -1,21 +1,22 @@
-"""Actors and critics of several runs as one: stacked parameters, one optimizer, one method on top."""
+"""Actors and critics of several runs as one learner, and the nets that they are made of."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ... import baselines, nets
-from ..instruments import Measures, activation_measures, run_norm, weight_measures
+from ... import nets
+from ..instruments.stacked import Measures, activation_measures, run_norm, weight_measures
+from ..learner import Clip, Learner
 from ..specs.model import Method
 from ..specs.reinforcement import ACTIONS, GameExperiment
-from ..stack import Run, Stack, clip_norm, make_optimizer
+from ..stack import Run
 
 POLICY_GAIN, VALUE_GAIN = 0.01, 1.0  # of the heads, as in the authors' scripts
+OWN = {"actor": 0, "critic": 1}  # added to twice the seed of a run: the seed of a part
 RENEWED = 1_000_003  # times the visit, added to the seed: the nets of a fresh agent
 CONVOLUTIONS = (((8, 4), (4, 2)), ((4, 4), (2, 2)), ((3, 3), (1, 1)))  # window and stride (Octax)
 
@@ -70,7 +71,7 @@ def make_nets(
         made["backbone"] = backbone(shape, net.backbone, net.frames_as_rows, seed)
         with torch.no_grad():
             features = made["backbone"](torch.zeros(1, *shape)).shape[1]
-    for part, outputs, head_gain, own in (("actor", ACTIONS, POLICY_GAIN, 0), ("critic", 1, VALUE_GAIN, 1)):
+    for part, outputs, head_gain in (("actor", ACTIONS, POLICY_GAIN), ("critic", 1, VALUE_GAIN)):
         made[part] = nets.mlp(
             features,
             outputs,
@@ -81,46 +82,38 @@ def make_nets(
             norm=method.norm or "none",
             gain=net.gain,
             head_gain=head_gain,
-            seed=2 * seed + own,
+            seed=2 * seed + OWN[part],
         )
     return made
 
 
-class Agent:
-    """Policies and values of a group of runs that differ only in seed and isometry strength.
+class Agent(Learner):
+    """Policies and values of a group of runs: a learner whose parts are an actor, a critic, and perhaps a backbone.
+
+    A method acts on actor and critic alone. AdamO pulls their hidden matrices; the authors' Octax script also pulls the
+    value's head, one row.
 
     Args:
         experiment: net and PPO settings. runs: methods x seeds. shape: of one observation. device: where they live.
     """
 
     def __init__(self, experiment: GameExperiment, runs: list[Run], shape: tuple[int, ...], device: torch.device):
-        self.method = runs[0].method
-        made = [make_nets(experiment, run.method, run.seed, shape) for run in runs]
-        self.parts = {part: Stack([nets_of_run[part] for nets_of_run in made], device) for part in made[0]}
-        self.params = {f"{part}.{name}": p for part, s in self.parts.items() for name, p in s.params.items()}
-        self.optimizer = make_optimizer(runs, self.params, self.regularised, eps=experiment.ppo.eps)
-        self.attached: dict[str, baselines.Attached] = {}
-        baseline = baselines.make(self.method.baseline, **dict(self.method.settings)) if self.method.baseline else None
-        self.renewed = baseline == baselines.Reset("all")
-        self.draw = lambda number: [
-            make_nets(experiment, run.method, run.seed + RENEWED * number, shape) for run in runs
-        ]
-        if baseline and not self.renewed:
-            for part in ("actor", "critic"):
-                layers = self.parts[part].linear_maps()
-                elementwise = baselines.is_elementwise(self.parts[part].template)
-                seeds = [2 * run.seed + (part == "critic") for run in runs]
-                self.attached[part] = baselines.Attached(
-                    baseline, layers, self.optimizer, self.parts[part], seeds, 1, elementwise
-                )
+        ppo = experiment.ppo
+
+        def drawn(number: int) -> list[dict[str, nn.Sequential]]:
+            return [make_nets(experiment, run.method, run.seed + RENEWED * number, shape) for run in runs]
+
+        super().__init__(
+            runs,
+            drawn(0),
+            device,
+            draws={part: [2 * run.seed + own for run in runs] for part, own in OWN.items()},
+            renew=drawn,
+            schedule="linear" if ppo.anneal else None,
+            clip=Clip(ppo.clip_gradient, ppo.clip_by),
+            eps=ppo.eps,
+        )
         self.initial = [p.detach().clone() for p in self.params.values()]
-
-    def regularised(self) -> list[str]:
-        """Names of the weights that AdamO pulls: hidden matrices of actor and critic; heads and convolutions are left.
-
-        The authors' Octax script also pulls the value's head, one row.
-        """
-        return [f"{part}.{name}" for part in ("actor", "critic") for name in self.parts[part].regularised()]
 
     def features(self, obs: Tensor) -> Tensor:
         """What actor and critic see, (runs, batch, ...), of observations (runs, batch, *shape), bool."""
@@ -134,13 +127,8 @@ class Agent:
             obs: (runs, batch, *shape), bool. columns: see `Envs`; None for whole observations.
         """
         x = self.features(obs)
-        outputs = {}
-        for part in ("actor", "critic"):
-            seen: list[Tensor] | None = [] if part in self.attached else None
-            outputs[part] = self.parts[part](x, seen, columns)
-            if seen is not None:
-                self.attached[part].inputs, self.attached[part].activations = x, seen
-        return outputs["actor"], outputs["critic"][..., 0]
+        logits, values = (self.forward(part, x, columns) for part in OWN)
+        return logits, values[..., 0]
 
     def value(self, obs: Tensor, columns: Tensor | None = None) -> Tensor:
         """Values (runs, batch)."""
@@ -149,41 +137,6 @@ class Agent:
     def logits(self, obs: Tensor, columns: Tensor | None = None) -> Tensor:
         """Logits (runs, batch, actions)."""
         return self.parts["actor"](self.features(obs), columns=columns)
-
-    def penalty(self) -> Tensor:
-        """What the method adds to the loss, summed over runs."""
-        return torch.stack([a.penalty().sum() for a in self.attached.values()]).sum()
-
-    def clip(self, limit: float, by: str) -> None:
-        """Clip the gradients: by the global norm of each run, or entry by entry."""
-        if by == "norm":
-            clip_norm(self.params.values(), limit)
-        else:
-            for p in self.params.values():
-                if p.grad is not None:
-                    p.grad.clamp_(-limit, limit)
-
-    @torch.no_grad()
-    def new_game(self, number: int) -> None:
-        """What happens at the change to visit `number`; a fresh agent is drawn as the first one was, head and all."""
-        if self.method.reset_optimizer:
-            baselines.forget(self.optimizer)
-        for attached in self.attached.values():
-            attached.new_task()
-        if self.renewed:
-            drawn = self.draw(number)
-            for part, stack in self.parts.items():
-                for name, p in stack.params.items():
-                    p.copy_(torch.stack([nets_of_run[part].get_parameter(name) for nets_of_run in drawn]))
-
-    def finite(self) -> Tensor:
-        """Which runs have only finite parameters, (runs,), bool."""
-        return torch.stack([part.finite() for part in self.parts.values()]).all(0)
-
-    def give_up(self, runs: list[int]) -> None:
-        """Make the parameters of runs that have diverged NaN."""
-        for part in self.parts.values():
-            part.give_up(runs)
 
     def measures(self, probe: Tensor, dead: dict[str, list[Tensor]] | None) -> tuple[Measures, dict[str, list[Tensor]]]:
         """Spectra, norms, dormant units and distance from the start; layers are called "actor.1.weight" and so on.
@@ -195,7 +148,7 @@ class Agent:
         dead_now = {}
         with torch.no_grad():
             x = self.features(probe)
-        for part in ("actor", "critic"):
+        for part in OWN:
             of_units, dead_now[part] = activation_measures(self.parts[part], x, None if dead is None else dead[part])
             for (layer, metric), value in (of_units | weight_measures(self.parts[part])).items():
                 if layer:  # the norm of all weights is that of both nets
@@ -204,20 +157,3 @@ class Agent:
         found["", "weight_norm"] = run_norm(params)
         found["", "distance"] = run_norm([p - q for p, q in zip(params, self.initial, strict=True)])
         return found, dead_now
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that changes while it trains."""
-        return {
-            "params": {name: p.detach() for name, p in self.params.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "attached": {part: a.state_dict() for part, a in self.attached.items()},
-        }
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
-        for name, p in self.params.items():
-            p.copy_(state["params"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for part, attached in self.attached.items():
-            attached.load_state_dict(state["attached"][part])

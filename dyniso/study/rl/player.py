@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...optim import IsometryDivergenceError
-from .. import probes
-from ..instruments import Measures, each_run
+from ..instruments import single
+from ..instruments.stacked import Measures, each_run
 from ..specs.reinforcement import ACTIONS, OBSERVATIONS, GameExperiment
 from ..stack import Run
 from .agent import Agent
@@ -35,7 +34,6 @@ class Player:
         shape = OBSERVATIONS[experiment.games.suite]
         self.agent = Agent(experiment, runs, (1000,) if experiment.games.suite == "minatar" else shape, device)
         self.generators = [torch.Generator(device).manual_seed(0xD1CE + run.seed) for run in runs]
-        self.base_rates = [group["lr"] for group in self.agent.optimizer.param_groups]
         self.envs: Envs | None = None
         self.returns = torch.zeros(len(runs), experiment.ppo.envs, device=device)  # of the episodes under way
         self.index = -1
@@ -110,9 +108,7 @@ class Player:
             done: fraction of the visit done, for the learning rate.
         """
         ppo, agent = self.experiment.ppo, self.agent
-        if ppo.anneal:
-            for group, rate in zip(agent.optimizer.param_groups, self.base_rates, strict=True):
-                group["lr"] = rate * (1 - done)
+        agent.schedule(done)
         advantage = advantages(rollout, ppo.gamma, ppo.gae_lambda, ppo.time_limit)
         flat = [x.transpose(0, 1).flatten(1, 2) for x in (*rollout[:4], advantage)]  # (runs, steps * envs, ...)
         rows = torch.arange(len(self.seeds), device=self.device)[:, None]
@@ -122,24 +118,9 @@ class Player:
                 obs, actions, log_probs, values, gains = (x[rows, positions] for x in flat)
                 logits, new_values = agent(obs, self.columns)
                 found = losses(logits, new_values, actions, log_probs, values, gains, ppo)
-                agent.optimizer.zero_grad()
-                total = found.total.sum()
-                (total + agent.penalty() if agent.attached else total).backward()
-                agent.clip(ppo.clip_gradient, ppo.clip_by)
-                self.step()
-                for attached in agent.attached.values():
-                    attached.after_step()
+                agent.update(found.total)
                 seen.append(found._replace(total=found.total.detach()))
         return Losses(*(torch.stack(column).mean(0) for column in zip(*seen, strict=True)))
-
-    def step(self) -> None:
-        """One optimizer step; runs that diverge in it are given up one after another, the others go on."""
-        while True:
-            try:
-                self.agent.optimizer.step()
-                return
-            except IsometryDivergenceError as error:
-                self.agent.give_up(error.runs)
 
     @torch.no_grad()
     def evaluate(self, visits: list[Visit]) -> Tensor:
@@ -171,7 +152,7 @@ class Player:
         """The actor's kernel on part of the probe, observations spread over it."""
         with torch.no_grad():
             x = self.agent.features(probe[:, :: probe.shape[1] // KERNEL][:, :KERNEL])
-        return each_run(self.agent.parts["actor"], probes.kernel, x)
+        return each_run(self.agent.parts["actor"], single.kernel, x)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes within a visit."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoint import Checkpoint
-from ..instruments import Measures, frames
+from ..instruments.stacked import Measures, frames
 from ..specs.reinforcement import GameExperiment, Games
 from ..stack import Run
 from .player import Player
@@ -83,7 +83,7 @@ def train_group(
         probe = player.probe(player.visits(index))
         if log is None or before is None:
             if index:
-                player.agent.new_game(index)
+                player.agent.new_task(index)
             player.enter(index)
             log, before = Log(len(runs), experiment.curve, device), player.kernel(probe)
         for iteration in range(begun, experiment.iterations):

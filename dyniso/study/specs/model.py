@@ -23,7 +23,7 @@ BITS = "bits"  # the data set of slow_regression: made by `dyniso.study.streams`
 SCALES = ("standard", "symmetric")  # zero mean and unit variance; linear from 0..255 to -1..1
 OPTIMIZERS = ("adam", "adamw", "sgd", "adamo", "muon", "upgd")
 NORMS = ("none", "layernorm", "layernorm_fixed")
-MEASURES = {  # costly ones (dyniso.study.probes says what they hold)
+MEASURES = {  # costly ones (dyniso.study.instruments.single says what they hold)
     "kernel": "before every task",
     "kernel_ends": "before the first and the last task",
     "lens": "after the last task",

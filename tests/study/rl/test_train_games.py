@@ -220,7 +220,7 @@ def copies(agent: Agent) -> dict[str, torch.Tensor]:
 def test_adams_state_is_cleared_at_a_change_of_game_only_where_the_method_says_so(name):
     agent = agent_of(name)
     assert len(agent.optimizer.state) == len(agent.params)
-    agent.new_game(1)
+    agent.new_task(1)
     assert bool(agent.optimizer.state) == (name == "adam_kept")
 
 
@@ -228,13 +228,13 @@ def test_adams_state_is_cleared_at_a_change_of_game_only_where_the_method_says_s
 def test_weights_stay_at_a_change_of_game(name):
     agent = agent_of(name)
     before = copies(agent)
-    agent.new_game(1)
+    agent.new_task(1)
     assert all(torch.equal(p, before[n]) for n, p in agent.params.items())
 
 
 def test_anchor_of_l2_init_stays_at_the_first_weights():
     fresh, agent = agent_of("l2_init", steps=0), agent_of("l2_init")
-    agent.new_game(1)
+    agent.new_task(1)
     moved = [agent.params[name].detach() - p.detach() for name, p in fresh.params.items()]
     assert fresh.penalty().item() == 0
     assert all(p.any() for p in moved)
@@ -243,7 +243,7 @@ def test_anchor_of_l2_init_stays_at_the_first_weights():
 
 def test_norms_of_nap_stay_those_of_the_first_weights():
     fresh, agent = agent_of("nap", steps=0), agent_of("nap")
-    agent.new_game(1)
+    agent.new_task(1)
     for part in ("actor", "critic"):
         *hidden, head = agent.parts[part].linear_maps()
         for layer in hidden:
@@ -259,7 +259,7 @@ def test_fresh_agent_is_drawn_by_the_law_of_the_first_and_differs_in_every_visit
     fresh, agent = agent_of(SINGLE, experiment, steps=0), agent_of(SINGLE, experiment)
     drawn = [copies(fresh)]
     for number in (1, 2):
-        agent.new_game(number)
+        agent.new_task(number)
         drawn.append(copies(agent))
     for name, start in drawn[0].items():
         others = [d[name] for d in drawn[1:]]
@@ -275,7 +275,7 @@ def test_fresh_agent_is_drawn_by_the_law_of_the_first_and_differs_in_every_visit
 def test_fire_makes_hidden_weights_orthogonal_up_to_its_scale_and_leaves_heads():
     agent = agent_of("fire")
     before = copies(agent)
-    agent.new_game(1)
+    agent.new_task(1)
     for part in ("actor", "critic"):
         *hidden, head = agent.parts[part].linear_maps()
         for layer in hidden:
@@ -301,7 +301,7 @@ def test_diverged_agent_harms_no_other_at_a_change_of_game(name):
     agents = agent_of(name), agent_of(name)
     agents[0].give_up([0])
     for agent in agents:
-        agent.new_game(1)
+        agent.new_task(1)
     for p, q in zip(agents[0].params.values(), agents[1].params.values(), strict=True):
         assert torch.equal(p[1], q[1])
     assert agents[0].finite().tolist() == [name == SINGLE, True]  # a fresh agent lives again
@@ -456,8 +456,8 @@ def test_training_evaluation_and_probes_draw_from_streams_of_their_own(games, mo
 def test_agents_meet_a_change_of_game_once_between_two_visits_however_often_they_are_stopped(
     games, tmp_path, monkeypatch
 ):
-    calls, original = [], Agent.new_game
-    monkeypatch.setattr(Agent, "new_game", lambda a, n: (calls.append(len(a.optimizer.state)), original(a, n))[1])
+    calls, original = [], Agent.new_task
+    monkeypatch.setattr(Agent, "new_task", lambda a, n: (calls.append(len(a.optimizer.state)), original(a, n))[1])
     _, stops = in_parts(only("adam"), tmp_path)
     assert stops == 3
     assert calls == [12]  # tensors of actor and critic, three layers each, with the moments of the first visit

@@ -1,4 +1,4 @@
-"""Contracts of dyniso.study.probes, against explicit Hessians and Jacobians."""
+"""Contracts of dyniso.study.instruments.single, against explicit Hessians and Jacobians."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from dyniso.entk import empirical_ntk
 from dyniso.kernels import plasticity, without_constant_output
 from dyniso.nets import mlp
-from dyniso.study.probes import (
+from dyniso.study.instruments.single import (
     FLOOR,
     activation_jacobians,
     condition,
@@ -17,6 +17,10 @@ from dyniso.study.probes import (
     lens,
     sharpness,
 )
+from torch import nn
+
+from dyniso.entk import empirical_ntk, plasticity, without_constant_output
+from dyniso.nets import mlp
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..dormancy import dead_units, dormant_fraction, reactivated
-from ..isometry import effective_rank, spectrum, summarise_spectrum
-from .stack import Stack
-from .streams import TaskData
+from ...dormancy import dead_units, dormant_fraction, reactivated
+from ...isometry import effective_rank, spectrum, summarise_spectrum
+from ..stack import Stack
+from ..tasks import TaskData
 
 Measures = dict[tuple[str, str], Tensor]  # (layer, metric) -> (runs,)
 TAU = (0.025, 0.1)  # dormancy thresholds of Sokar et al. 2023

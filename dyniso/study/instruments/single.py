@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from ..dormancy import dormancy_score
-from ..entk import backward_maps, empirical_ntk, feature_grams
-from ..isometry import effective_rank, singular_values
-from ..kernels import ntk_summary, plasticity, without_constant_output
+from ...dormancy import dormancy_score
+from ...entk import backward_maps, empirical_ntk, feature_grams
+from ...isometry import effective_rank, singular_values
+from ...kernels import ntk_summary, plasticity, without_constant_output
 
 Values = dict[tuple[str, str], float]
 FLOOR = 1e-12  # relative to the largest eigenvalue: below it a float64 eigenvalue of a kernel is rounding
