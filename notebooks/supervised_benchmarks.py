@@ -38,6 +38,7 @@ from dyniso import stats
 from dyniso.report.notebook import claim, show, show_markdown, show_table, stamp
 from dyniso.report.claims.runs import SCORE, Runs
 from dyniso.study.stack import Run
+from dyniso.study.streams import make_task
 from dyniso.study.tasks import load_source
 
 started = time.perf_counter()
@@ -691,7 +692,7 @@ claim(
 # %% tags=["hide-input"]
 def linear_error(e, seed, task):
     """Mean squared error of the linear least-squares fit of one task of a regression stream."""
-    drawn = streams.make_task(e.stream, seed, task, np.empty(0), 0)
+    drawn = make_task(e.stream, seed, task, np.empty(0), 0)
     x, y = drawn.inputs.astype(float), drawn.labels.astype(float)
     return float(np.mean((x @ np.linalg.lstsq(x, y, rcond=None)[0] - y) ** 2))
 

@@ -190,7 +190,7 @@ def test_optimizer_that_is_reset_starts_every_task_without_moments(tiny):
     trainer = Trainer(tiny, [Run(method, 0)], source)
     trainer.train(load_task(tiny, [0], 0, source), task_order(tiny, [0], 0))
     assert trainer.optimizer.state
-    trainer.new_task()
+    trainer.new_task(1)
     assert not trainer.optimizer.state
 
 

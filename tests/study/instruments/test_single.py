@@ -17,10 +17,6 @@ from dyniso.study.instruments.single import (
     lens,
     sharpness,
 )
-from torch import nn
-
-from dyniso.entk import empirical_ntk, plasticity, without_constant_output
-from dyniso.nets import mlp
 
 
 @pytest.fixture
