@@ -70,7 +70,7 @@ WORST = {
     "online_loss": HUGE,
     RETURN: 0.0,
     "P_100": 0.0,
-    "kernel_condition": 1e12,  # dyniso.study.probes takes smaller eigenvalues for rounding
+    "kernel_condition": 1e12,  # dyniso.study.instruments.single takes smaller eigenvalues for rounding
     "activation_rank": 0.0,
     "reactivated": 0.0,
     "dead": 1.0,
