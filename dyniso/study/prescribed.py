@@ -15,7 +15,8 @@ from ..checks import require_range
 from ..entk import empirical_ntk, feature_grams
 from ..kernel_factors import sample_blocks
 from ..kernels import ntk_summary, plasticity
-from . import data, streams
+from . import data
+from .tasks import standardise
 
 Law = Callable[[int], Tensor]  # how many singular values -> the values, float64
 
@@ -134,7 +135,7 @@ def images(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Random standardised MNIST images (count, 784), float64, and their labels (count,)."""
     digits = data.load("mnist-small")
     rows = torch.randperm(len(digits), generator=torch.Generator().manual_seed(seed))[:count]
-    return streams.standardise(digits)[rows].double(), torch.from_numpy(digits.y)[rows]
+    return standardise(digits)[rows].double(), torch.from_numpy(digits.y)[rows]
 
 
 def measure(model: nn.Sequential, x: Tensor) -> dict[str, float]:
