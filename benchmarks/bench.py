@@ -15,8 +15,8 @@ from statistics import median
 
 import torch
 
+from dyniso.study.provenance import provenance
 from dyniso.study.runner import hardware_name
-from dyniso.study.store import provenance
 
 RESULTS = Path(__file__).parent / "results"
 

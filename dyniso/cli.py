@@ -19,6 +19,7 @@ from typing import NoReturn
 from . import __version__
 from .checks import nearest
 from .study import data, specs, store
+from .study.provenance import provenance
 from .study.specs.reinforcement import SINGLE
 
 EXTRA = ("jax", "gymnax", "octax")  # what the extra rl brings
@@ -241,7 +242,7 @@ def command_doctor(_: argparse.Namespace) -> int:
     """Report on everything a run needs; exit code 1 if something essential is missing."""
     import torch
 
-    made_by = store.provenance()
+    made_by = provenance()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     print(f"dyniso {made_by['dyniso']} at {made_by['commit']}, Python {made_by['python']}, torch {made_by['torch']}")
     print(f"processor: {made_by['hardware']}; torch threads: {torch.get_num_threads()}; GPU: {gpu}")

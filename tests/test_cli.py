@@ -14,6 +14,7 @@ from conftest import long_rows
 from dyniso.cli import chosen, main, parse
 from dyniso.report import claims
 from dyniso.study import data, runner, specs, store, train
+from dyniso.study.provenance import provenance
 from dyniso.study.rl import games
 from dyniso.study.specs.reinforcement import MINATAR
 
@@ -123,7 +124,7 @@ def test_doctor_reports_machine_data_and_the_next_command(home, capsys):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert all(f"data {name}: " in out for name in data.names())
-    assert store.provenance()["torch"] in out
+    assert provenance()["torch"] in out
     assert out.splitlines()[-1] == "next: dyniso run small --tier check --compact"
 
 

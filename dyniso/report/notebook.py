@@ -227,7 +227,7 @@ def show_frame(frame: DataFrame, formats: Sequence[str], note: str) -> None:
 
 def stamp(**facts: Any) -> None:
     """Show what produced this page, as a table. The arguments are those of `stamp_table` after the first."""
-    from ..study.store import provenance
+    from ..study.provenance import provenance
 
     show_markdown(stamp_table(provenance(), **facts))
 
@@ -245,7 +245,7 @@ def stamp_table(
     """A Markdown table of what produced a page.
 
     Args:
-        made_by: `dyniso.study.store.provenance()`; a commit that ends in + had uncommitted changes.
+        made_by: `dyniso.study.provenance.provenance()`; a commit that ends in + had uncommitted changes.
         notebook: name without folder and suffix, e.g. "adamo".
         parameters: the values of the parameters cell.
         specs: experiment name -> digest of the spec whose stored rows the page reads.

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from .. import baselines
 from . import store
 from .checkpoint import Checkpoint
+from .provenance import cpu_name, provenance
 from .rl.train import GameEngine
 from .specs import Comparison, Experiment, GameExperiment
 from .stack import Run
@@ -76,7 +77,7 @@ def resolve_device(device: str = "auto") -> torch.device:
 
 def hardware_name(device: torch.device) -> str:
     """The GPU's name, or the processor's model and cores."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else store.cpu_name()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def grouped(runs: list[Run], most: int | None = None) -> list[list[Run]]:
@@ -174,7 +175,7 @@ def run_group(
     progress: bool | None,
 ) -> None:
     """Train a group, from its checkpoint if there is one, and store its runs."""
-    made_by = store.provenance(hardware_name(device), isinstance(experiment, GameExperiment))
+    made_by = provenance(hardware_name(device))
     hidden = None if progress is None else not progress
     names = ", ".join(sorted({r.method.name for r in group}))
     with tqdm(total=engine.parts, unit=engine.unit, disable=hidden, desc=names) as bar:

@@ -47,7 +47,7 @@ def import_graph(*, lazy: bool = False, folder: Path = PACKAGE) -> dict[str, set
     graph: dict[str, set[str]] = {}
     for module, path in found.items():
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        wanted = imported_names(ast.parse(path.read_text(encoding="utf-8")), package, lazy=lazy)
+        wanted = imported_names(tree_of(path), package, lazy=lazy)
         graph[module] = set(resolved(wanted, found.keys(), offered)) - {module}
     return graph
 
@@ -64,9 +64,8 @@ def resolved(names: Iterable[str], known: Iterable[str], offered: Mapping[str, M
 
 def offers(package: str, path: Path) -> dict[str, str]:
     """The names that a package's lazy table offers, with the module that each comes from: {"AdamO": "dyniso.optim"}."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
     table: dict[str, str] = {}
-    for node in body:
+    for node in tree_of(path).body:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             for name in imported_names(ast.Module(node.body, []), package, lazy=False):
                 module, _, last = name.rpartition(".")
@@ -149,6 +148,18 @@ def reached_by_source(text: str, folder: Path = PACKAGE) -> set[str]:
     return reach(resolved(names, found.keys(), offered), folder=folder)
 
 
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file; it is shared, so nobody changes it."""
+    return parsed(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def parsed(text: str) -> ast.Module:
+    """The syntax tree of a text, parsed once a process."""
+    return ast.parse(text)
+
+
+@functools.cache
 def code(text: str) -> str:
     """A source without what does not run: comments, docstrings, and the layout of the text.
 
@@ -173,11 +184,5 @@ def digest_of(names: Iterable[str], folder: Path = PACKAGE) -> str:
     found = modules(folder)
     whole = hashlib.sha256()
     for name in sorted(names):
-        whole.update(f"{name}\0{module_digest(found[name])}\0".encode())
+        whole.update(f"{name}\0{code(found[name].read_text(encoding='utf-8'))}\0".encode())
     return whole.hexdigest()[:16]
-
-
-@functools.cache
-def module_digest(path: Path) -> str:
-    """Digest of the code of one file; a file is read once a process."""
-    return hashlib.sha256(code(path.read_text(encoding="utf-8")).encode()).hexdigest()

@@ -5,14 +5,11 @@ Long form, one row a number: experiment, tier, method, seed, task, layer, metric
 
 from __future__ import annotations
 
-import datetime
 import functools
-import importlib.metadata
+import hashlib
 import json
 import os
-import platform
 import re
-import subprocess
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +17,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
-from .. import __version__
-from . import sources
+from . import declared, sources
 from .sources import PACKAGE
 from .specs import Comparison, GameExperiment, Method, digest
 
@@ -29,13 +25,18 @@ COLUMNS = ["experiment", "tier", "method", "seed", "task", "layer", "metric", "v
 RUN_COLUMNS = ["digest", "commit", "torch", "hardware", "wall_s", "stacked_runs"]  # provenance kept by compact tables
 TRAINERS = {False: "dyniso.study.train", True: "dyniso.study.rl.train"}  # of streams, of games
 NOT_TRAINING = (  # reached by what trains, and without a say in its numbers: settings have a digest of their own
+    "dyniso",
     "dyniso.study.specs",
     "dyniso.study.specs.",
     "dyniso.study.store",
     "dyniso.study.checkpoint",
     "dyniso.study.sources",
+    "dyniso.study.declared",
+    "dyniso.study.provenance",
     "dyniso.checks",
 )
+PASSED_THROUGH = {"dyniso.baselines"}  # says which file holds which method; what a run needs of it is found by name
+KERNELS = ("dyniso.study.probes", "dyniso.entk", "dyniso.kernels")  # only where an experiment measures them
 
 
 class UnusableError(ValueError):
@@ -53,63 +54,31 @@ def runs_folder() -> Path:
     return Path(os.environ.get("DYNISO_RUNS", "runs"))
 
 
-@functools.cache
-def code_digest(games: bool = False) -> str:
+def code_digest(experiment: Comparison, method: Method) -> str:
     """Digest of the code that decides what a run computes; a run made by other code is not reused.
 
-    Args:
-        games: of a run on games, which more modules decide.
+    It covers what the engine of such experiments reaches. A method of `dyniso.baselines` enters with its own classes,
+    the others do not; what measures kernels enters where kernels are measured.
     """
-    return sources.digest_of(sources.reach([TRAINERS[games]], without=NOT_TRAINING))
-
-
-def git(*arguments: str) -> str:
-    """Output of a git command in the source checkout, '' where there is none."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()
+    games = isinstance(experiment, GameExperiment)
+    measured = games or bool(getattr(experiment, "measures", ()))
+    return digest_of_code(TRAINERS[games], method.baseline, measured)
 
 
 @functools.cache
-def commit() -> str:
-    """Short commit of the source, with '+' where the library differs from it; 'unknown' outside git."""
-    head = os.environ.get("DYNISO_COMMIT") or (
-        git("ls-files", "__init__.py") and git("rev-parse", "--short=10", "HEAD")
-    )
-    return (head + ("+" if git("status", "--porcelain", "--", ".") else "")) if head else "unknown"
-
-
-def cpu_name() -> str:
-    """Model of the processor and number of usable cores, e.g. 'Intel(R) Xeon(R) CPU @ 2.80GHz, 2 cores'."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    return f"{model}, {os.cpu_count()} cores"
-
-
-def provenance(hardware: str | None = None, games: bool = False) -> dict[str, str]:
-    """What produces results here and now: versions, commit, hardware, time (UTC)."""
-    return {
-        "commit": commit(),
-        "code": code_digest(games),
-        "dyniso": __version__,
-        "torch": importlib.metadata.version("torch"),
-        "python": platform.python_version(),
-        "hardware": hardware or cpu_name(),
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+def digest_of_code(trainer: str, baseline: str | None, measured: bool, folder: Path = PACKAGE) -> str:
+    """Digest of what a trainer reaches, with the classes of one method, and with or without what measures kernels."""
+    own = dict(declared.method_code(baseline, folder))
+    apart = declared.method_modules(folder) - own.keys()
+    without = {*NOT_TRAINING, *apart, *(() if measured else KERNELS)}
+    shared = sources.reach([trainer, *own], without, folder) - own.keys() - PASSED_THROUGH
+    parts = [sources.digest_of(shared, folder), *(text for _, text in sorted(own.items()))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def run_path(folder: Path, experiment: Comparison, method: Method, seed: int) -> Path:
     """One run's file; digests of settings and code in its name keep it apart from what others made."""
-    code = code_digest(isinstance(experiment, GameExperiment))
-    name = f"{method.name}-{seed}-{digest(experiment, method)}-{code[:8]}.parquet"
+    name = f"{method.name}-{seed}-{digest(experiment, method)}-{code_digest(experiment, method)[:8]}.parquet"
     return folder / experiment.name / experiment.tier / name
 
 
@@ -177,7 +146,8 @@ def write_run(
     """
     path = run_path(folder, experiment, method, seed)
     frame = rows.assign(experiment=experiment.name, tier=experiment.tier, method=method.name, seed=seed)[COLUMNS]
-    facts = {**made_by, "digest": digest(experiment, method), "seed": str(seed), "spec": repr(experiment)}
+    facts = {**made_by, "code": code_digest(experiment, method), "digest": digest(experiment, method)}
+    facts |= {"seed": str(seed), "spec": repr(experiment)}
     write_parquet(frame, path, facts)
     return path
 

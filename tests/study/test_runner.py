@@ -285,7 +285,7 @@ def test_checkpoint_of_other_settings_or_code_is_not_taken_up(tiny, tmp_path, mo
     own = runner.checkpoint_path(tmp_path, tiny, runs)
     assert own.exists()
     assert runner.checkpoint_path(tmp_path, replace(tiny, batch=8), runs) != own
-    monkeypatch.setattr(store, "code_digest", lambda games=False: "newer code")
+    monkeypatch.setattr(store, "code_digest", lambda *_: "newer code")
     assert runner.checkpoint_path(tmp_path, tiny, runs) != own
 
 

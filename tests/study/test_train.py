@@ -12,6 +12,7 @@ from dyniso.isometry import singular_values
 from dyniso.optim import AdamO, isometry_groups
 from dyniso.study import runner, store, train
 from dyniso.study.instruments.stacked import evaluate
+from dyniso.study.provenance import cpu_name
 from dyniso.study.runner import grouped, resolve_device
 from dyniso.study.specs import METHODS, Experiment, Method, Net, Stream, only_methods
 from dyniso.study.stack import Run, Stack
@@ -342,7 +343,7 @@ def test_fresh_run_trains_everything_again(tiny, tmp_path, trained):
 
 def test_runs_of_other_code_are_trained_again(tiny, tmp_path, trained, monkeypatch):
     runner.run(tiny, "cpu", tmp_path, progress=False)
-    monkeypatch.setattr(store, "code_digest", lambda games=False: "newer")
+    monkeypatch.setattr(store, "code_digest", lambda *_: "newer")
     runner.run(tiny, "cpu", tmp_path, progress=False)
     assert len(trained) == 2
 
@@ -385,7 +386,7 @@ def test_stored_run_says_how_it_was_made(tiny, tmp_path):
     runner.run(tiny, "cpu", tmp_path, progress=False)
     facts = store.read_metadata(store.experiment_paths(tmp_path, tiny)[0])
     assert facts["stacked_runs"] == "4"
-    assert facts["hardware"] == store.cpu_name()
+    assert facts["hardware"] == cpu_name()
     assert float(facts["wall_s"]) >= 0
 
 
