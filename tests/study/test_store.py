@@ -216,7 +216,7 @@ def changed(tmp_path, before):
     ],
     ids=lambda change: change[0],
 )
-def test_comment_docstring_or_change_of_the_report_changes_the_code_of_no_run(change):
+def test_comment_docstring_or_change_of_the_report_changes_the_code_of_no_run(changed, change):
     assert changed(change) == set()
 
 
