@@ -36,7 +36,7 @@ NOT_TRAINING = (  # reached by what trains, and without a say in its numbers: se
     "dyniso.checks",
 )
 PASSED_THROUGH = {"dyniso.baselines"}  # says which file holds which method; what a run needs of it is found by name
-KERNELS = ("dyniso.study.probes", "dyniso.entk", "dyniso.kernels")  # only where an experiment measures them
+KERNELS = ("dyniso.study.instruments.single", "dyniso.entk", "dyniso.kernels")  # only where an experiment measures them
 
 
 class UnusableError(ValueError):
