@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .checks import require, require_range
-from .entk import backward_maps, empirical_ntk, plasticity
+from .entk import backward_maps, empirical_ntk
+from .kernels import plasticity
 
 
 def tolerance(sigma: Tensor) -> Tensor:
