@@ -202,8 +202,8 @@ claim(
 # 0.1.
 
 # %% [markdown]
-# How strong the pull must be, when it diverges, and why it need not be applied at every step is derived in
-# {doc}`the_regulariser`.
+# When the pull diverges, and why it need not be applied at every step, is derived in {doc}`the_regulariser`; how strong it
+# must be in {doc}`strength_of_the_pull`.
 
 # %% [markdown]
 # ## What the update leaves alone
@@ -539,7 +539,7 @@ except RuntimeError as error:
 # * Decoupling makes the strength independent of the task's gradient scale. It does not by itself make the method better.
 # * At each one's best strength on our grid, coupled and decoupled reach the same accuracy. "Decoupling is better" is not borne
 #   out on this stream; what it buys is a strength that can be computed beforehand.
-# * How strong the pull must be is measured in {doc}`the_regulariser`; the printed $10^{-3}$ is far below near-isometry.
+# * How strong the pull must be is measured in {doc}`strength_of_the_pull`; the printed $10^{-3}$ is far below near-isometry.
 #   Whether near-isometry is *needed* is another question: see {prf:ref}`maxmin-network-not-isometric` and {prf:ref}`not-every-singular-value` of
 #   {doc}`the first chapter <losing_plasticity>`.
 #

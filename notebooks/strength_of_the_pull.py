@@ -464,7 +464,7 @@ below_ceiling = needed["steady"] / needed["strength"]
 claim(
     "ceiling-holds",
     f"The ceiling holds in all {len(needed)} settings; it asks for {below_ceiling.min():.1f} to {below_ceiling.max():.1f} times more than is needed.",
-    below_ceiling.min() > 1,
+    below_ceiling.min() > 1 and needed["inside"].all(),
 )
 thumb = needed["strength"] / needed["thumb"]
 claim(
