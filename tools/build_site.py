@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apidoc
+
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 KEY = BUILD / "site.key"
@@ -21,13 +23,17 @@ COMMAND = ["book", "--config", "_config.yml", "--path-output", "build", "-W", "-
 def content_key() -> str:
     """Hash of the names and contents of everything that the site is made from."""
     digest = hashlib.sha256()
-    for path in [ROOT / "_config.yml", ROOT / "constraints.txt", Path(__file__), *sorted((ROOT / "book").rglob("*"))]:
+    tools = [Path(__file__), Path(__file__).with_name("apidoc.py"), Path(__file__).with_name("book_extension.py")]
+    for path in [ROOT / "_config.yml", ROOT / "constraints.txt", *tools, *sorted((ROOT / "book").rglob("*"))]:
         if path.is_file() and ".ipynb_checkpoints" not in path.parts:
             digest.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    for name, path in apidoc.documented().items():
+        digest.update(f"{name}\0{apidoc.interface(path.read_text(encoding='utf-8'))}\0".encode())
     return digest.hexdigest()
 
 
 def main() -> int:
+    apidoc.write_pages()
     index = BUILD / "_build" / "html" / "index.html"
     key = content_key()
     if index.exists() and KEY.exists() and KEY.read_text() == key:
