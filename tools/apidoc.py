@@ -1,4 +1,4 @@
-"""The library's reference: one page a module, written from the packages themselves, and their docstrings as reStructuredText.
+"""The library's reference: one page a module, found in the packages; and docstrings as reStructuredText.
 
 A docstring of the house is text with `names`, indented formulas, doctests, and the sections Args, Attributes, Returns,
 Yields, Raises and Source. Sphinx's autodoc reads it through `rest` (see book_extension.py); napoleon is not used, since
@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Source):(?:\s+(.*))?$")
 LISTS = {"Args": "Arguments", "Attributes": "Attributes", "Raises": "Raises"}  # sections whose lines are `name: text`
 FIELD = re.compile(r"^    (\w+): [^#\n]+#:? (.+)$", re.MULTILINE)  # of a NamedTuple or dataclass: `name: type  # text`
-ROLE = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+WORDS = re.compile(r'"?[\w-]+"?(, "?[\w-]+"?)*: ')
+NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 PARTS = (("Core", "torch and numpy alone"), ("Study", "declares and trains"), ("Report", "reads what is stored"))
 
 
@@ -53,7 +54,7 @@ def blocks(lines: list[str]) -> Iterator[list[str]]:
 
 
 def section_over(block: list[str]) -> bool:
-    """Whether a line that is not indented ends what was read: it does after a section, and after an indented formula."""
+    """Whether a line that is not indented ends the block: it does after a section and after a formula."""
     return bool(block) and bool(SECTION.match(block[0]) or block[0].startswith(" "))
 
 
@@ -108,10 +109,11 @@ def with_list(first: str, others: list[str]) -> list[str]:
 
 
 def hangs(lines: Sequence[str]) -> bool:
-    """Whether some lines are indented below others, or each begins with its own `word:`, or with a dash."""
+    """Whether text is a list: lines with a dash, lines with others indented below them, or lines `word: text`."""
     heads = [line for line in lines if not line.startswith(" ")]
-    words = [re.match(r"(- |\"?[\w-]+\"?(, \"?[\w-]+\"?)*: )", line) for line in heads]
-    return len(heads) > 1 and (len(heads) < len(lines) or all(words)) or (bool(lines) and lines[0].startswith("- "))
+    if heads and heads[0].startswith("- "):
+        return True
+    return len(heads) > 1 and (len(heads) < len(lines) or all(WORDS.match(line) for line in heads))
 
 
 def bullets(lines: Sequence[str]) -> list[str]:
@@ -127,12 +129,15 @@ def inline(text: str) -> str:
     """
     parts = re.split(r"(``[^`]+``|`[^`]+`)", text)
     for index in range(1, len(parts), 2):
-        code, after = parts[index].strip("`"), parts[index + 1][:1]
-        marked = f":py:obj:`{code}`" if ROLE.fullmatch(code) else f"``{code}``"
-        parts[index] = marked + ("\\ " if after.isalnum() or after in "(_" and after else "")
-        if parts[index - 1][-1:].isalnum() or parts[index - 1][-1:] in ("=", "_"):
-            parts[index] = "\\ " + parts[index]
+        before, code, after = parts[index - 1][-1:], parts[index].strip("`"), parts[index + 1][:1]
+        marked = f":py:obj:`{code}`" if NAME.fullmatch(code) else f"``{code}``"
+        parts[index] = "\\ " * joins(before) + marked + "\\ " * joins(after)
     return "".join(part if index % 2 else escaped(part) for index, part in enumerate(parts))
+
+
+def joins(character: str) -> bool:
+    """Whether markup right beside a character needs a mark between, to be seen as markup."""
+    return character.isalnum() or (character != "" and character in "(_=")
 
 
 def escaped(text: str) -> str:
@@ -207,11 +212,11 @@ def write_pages(folder: Path = ROOT / "book" / "api") -> None:
 
 
 def interface(source: str) -> str:
-    """What the reference shows of a module: signatures, docstrings and fields, without bodies.
+    '''What the reference shows of a module: signatures, docstrings and fields, without bodies.
 
-    >>> interface("def f(x):  # why\\n    'Half.'\\n    return x / 2") == interface("def f(x):\\n    'Half.'\\n    return x * 0.5")
-    True
-    """
+    >>> interface("def f(x):  # why\\n    'Half.'\\n    return x / 2")
+    'def f(x):\\n    """Half."""[]'
+    '''
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

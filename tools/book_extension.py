@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import apidoc
@@ -26,7 +25,7 @@ def skip_member(app: Sphinx, what: str, name: str, thing: Any, skip: bool, optio
 
 
 def resolve(app: Sphinx, env: Any, node: pending_xref, content: nodes.Element) -> nodes.Node | None:
-    """`dyniso.AdamO` leads to where AdamO is defined; types of other libraries, and `names` in docstrings, may lead nowhere.
+    """`dyniso.AdamO` leads to where AdamO is defined; `names` in docstrings, and types in signatures, may lead nowhere.
 
     What a chapter refers to by {py:func} and the like has to exist: None makes Sphinx warn, and the build fail.
     """
@@ -37,7 +36,9 @@ def resolve(app: Sphinx, env: Any, node: pending_xref, content: nodes.Element) -
         return None
     if name in dyniso._HOME:
         target = f"dyniso.{dyniso._HOME[name]}.{name}"
-        return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, node["reftype"], target, node, content)
+        return env.get_domain("py").resolve_xref(
+            env, node["refdoc"], app.builder, node["reftype"], target, node, content
+        )
     return content if node["reftype"] == "obj" or in_signature(node) else None
 
 
@@ -59,7 +60,9 @@ def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], d
 
 
 def about_thebe(asset: Any) -> bool:
-    return "thebe" in str(getattr(asset, "filename", asset)) or "THEBE" in getattr(asset, "attributes", {}).get("body", "")
+    return "thebe" in str(getattr(asset, "filename", asset)) or "THEBE" in getattr(asset, "attributes", {}).get(
+        "body", ""
+    )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
