@@ -1,7 +1,7 @@
-"""The book's ledger: what is stated about the method, and where a chapter checks it.
+"""The book's ledger: what is stated about the method, where a chapter checks it, and which claims judge it.
 
-The statements are a data file, book/statements.toml. Each names the observations that check it; their numbers and
-places are looked up when a page is made.
+The statements are a data file, book/statements.toml. Each names the observations that check it, and the claims of
+`dyniso.report.claims` whose verdicts it stands on; `dyniso.report.words` makes one word of them.
 """
 
 from __future__ import annotations
@@ -13,32 +13,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..checks import nearest, require_keys
+from .claims import SOURCES
 from .notebook import ClaimLine, claim_lines, is_named
 
-SOURCES = {
-    "paper": "the paper",
-    "readers": "readers of the paper",
-    "code": "the authors' public code",
-    "literature": "cited literature",
-    "derived": "our derivation",
-}
 REASONS = {
     "unknown": "what the paper says or did is not known to us",
     "not run": "not run, or not in a way that decides it",
     "theory": "a theorem that is quoted, or open mathematics",
     "no line": "no line: held by a proof, a unit test or a table, or quick to check",
 }
-STATUSES = ("checked", "differs", "open")
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement, with the lines that check it or the reason why none does."""
+    """One statement, with the lines that check it, the claims that judge it, or the reason why there are none."""
 
     id: str  # its section and a word, e.g. "3.2-flow"
     source: str  # a key of SOURCES
     statement: str  # in our words, MyST
     evidence: tuple[str, ...] = ()  # names of observations
+    verdicts: tuple[str, ...] = ()  # ids of claims
     differ: str = ""  # how our measurement differs from the statement
     open: str = ""  # why it is not checked, or what is not settled
     why: str = ""  # a key of REASONS, beside open
@@ -50,10 +44,11 @@ class Statement:
             raise ValueError(f"why={self.why!r}; {nearest(self.why, REASONS)}")
         if self.why and not self.open:
             raise ValueError("why without open")
-        if self.differ and not self.evidence:
-            raise ValueError("differ without evidence")
-        if bool(self.evidence) == bool(self.open) and not self.differ:
-            raise ValueError("expected either evidence or open, or differ with evidence")
+        grounds = bool(self.evidence or self.verdicts)
+        if self.differ and not grounds:
+            raise ValueError("differ without evidence or verdicts")
+        if grounds == bool(self.open) and not self.differ:
+            raise ValueError("expected evidence or verdicts, or open, or differ beside both")
 
     @property
     def section(self) -> int:
@@ -61,9 +56,11 @@ class Statement:
         return int(self.id.split(".")[0])
 
     @property
-    def status(self) -> str:
-        """One of STATUSES."""
-        return "differs" if self.differ else "checked" if self.evidence else "open"
+    def lines(self) -> str:
+        """How its lines stand: "differs", "checked", "open", or "" where verdicts stand alone."""
+        if self.differ:
+            return "differs"
+        return "checked" if self.evidence else "open" if self.open else ""
 
 
 @dataclass(frozen=True)
@@ -87,11 +84,6 @@ class Ledger:
     statements: tuple[Statement, ...]
     objections: tuple[Objection, ...]
 
-    def counts(self, section: int | None = None) -> dict[str, int]:
-        """How many statements, of one section or of all, have each status."""
-        chosen = [s.status for s in self.statements if section in (None, s.section)]
-        return {status: chosen.count(status) for status in STATUSES}
-
     @property
     def entries(self) -> tuple[Statement | Objection, ...]:
         """Statements, then objections."""
@@ -103,7 +95,7 @@ def read(path: Path) -> Ledger:
 
     Raises:
         ValueError: a key is unknown (the message has the nearest one) or missing, an id is there twice, a source is
-            unknown, or an entry has neither evidence nor a reason. The message names the entry.
+            unknown, or an entry has neither evidence nor verdicts nor a reason. The message names the entry.
     """
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     require_keys(path.name, tables, ("statement", "objection"))
@@ -125,9 +117,9 @@ def entry(kind: type[Entry], table: Mapping[str, Any]) -> Entry:
     missing = [key for key in needed if not table.get(key)]
     if missing:
         raise ValueError(f"{name}: no {' and no '.join(missing)}")
-    texts = {key: " ".join(value.split()) for key, value in table.items() if key != "evidence"}
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else " ".join(v.split()) for key, v in table.items()}
     try:
-        return kind(**texts, evidence=tuple(table.get("evidence", ())))
+        return kind(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from None
 
@@ -140,6 +132,15 @@ def hard_lines(*lines: str) -> str:
       Its reason.
     """
     return "\\\n  ".join(lines)
+
+
+def links(names: Iterable[str]) -> str:
+    """Markdown: observations as references.
+
+    >>> links(["adam-loses", "adamo-keeps"])
+    '{prf:ref}`adam-loses`, {prf:ref}`adamo-keeps`'
+    """
+    return ", ".join(f"{{prf:ref}}`{name}`" for name in names)
 
 
 class Chapters:
@@ -158,7 +159,8 @@ class Chapters:
         if hits:
             raise LookupError(f"{name!r} is in several chapters: {', '.join(chapter for chapter, _ in hits)}")
         known = [one.name for lines in self.lines.values() for one in lines]
-        raise LookupError(f"no observation {name!r}; {nearest(name, known).rpartition('; ')[2]}")
+        hint = nearest(name, known).partition("; ")[2]
+        raise LookupError(f"no observation {name!r}" + (f"; {hint}" if hint else ""))
 
     def problems(self, ledger: Ledger) -> list[str]:
         """One line for each name in evidence that is not found, with its entry, and for each name that is doubled."""
@@ -174,20 +176,3 @@ class Chapters:
             *found,
             *(f"{name}: claimed {names.count(name)} times" for name in sorted(set(names)) if names.count(name) > 1),
         ]
-
-    def links(self, names: Iterable[str]) -> str:
-        """Markdown: the observations as references, in the order of the ledger."""
-        return ", ".join(f"{{prf:ref}}`{name}`" for name in names)
-
-    def row(self, one: Statement, *, differ: bool = True) -> str:
-        """Markdown: a statement, its source, and where it is checked or why it is not.
-
-        `differ=False` leaves out how a measurement differs, and says only that it does.
-        """
-        lines = [f"{one.statement} (*{SOURCES[one.source]}*)"]
-        if one.evidence:
-            text = {"checked": "Checked:", "differs": f"**Differs:** {one.differ}" if differ else "**Differs:**"}
-            lines.append(f"{text[one.status]} {self.links(one.evidence)}")
-        if one.open:
-            lines.append(f"**Open:** {one.open}")
-        return hard_lines(*lines)

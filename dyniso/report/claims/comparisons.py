@@ -104,9 +104,9 @@ COMPARISONS = (
     ),
     Claim(
         "lazy_pull_costs_nothing",
-        "We ask whether AdamO does as well if it pulls at every tenth step alone, ten times as far.",
-        "question",
-        "",
+        "We derive that AdamO may pull at every tenth step alone, ten times as far; we ask whether it does as well.",
+        "derived",
+        "chapter on the regulariser",
         SUITE,
         f"{LAST}, pull at every tenth step minus pull at every step",
         "score",

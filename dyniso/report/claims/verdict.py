@@ -99,6 +99,7 @@ class Verdict:
     reason: str
     findings: tuple[Finding, ...]  # of every experiment that could be judged
     missing: dict[str, str]  # why the others could not
+    paper: tuple[str, ...]  # its experiments on the paper's own benchmarks, missing ones too
     pooled: Pooled | None = None  # None with one experiment, different numbers of seeds, or something missing
 
     @property
@@ -183,8 +184,9 @@ def judge(claim: Claim, tier: str = "check", read: Read = game_runs.read) -> Ver
     """
     require("tier", tier, specs.TIERS)
     findings, missing = findings_of(claim, tier, read)
-    made: dict[str, Any] = words_of(claim, findings)
-    made |= {"id": claim.id, "tier": tier, "unit": claim.unit, "findings": tuple(findings.values()), "missing": missing}
+    paper = on_papers_benchmarks(claim)
+    made: dict[str, Any] = {"id": claim.id, "tier": tier, "unit": claim.unit} | words_of(claim, findings, paper)
+    made |= {"findings": tuple(findings.values()), "missing": missing, "paper": paper}
     if missing:
         why = reason_missing(missing, len(claim.experiments))
         return Verdict(**made, where=None, effect=None, low=None, high=None, reason=why)
@@ -207,10 +209,14 @@ def findings_of(claim: Claim, tier: str, read: Read) -> tuple[dict[str, Finding]
     return findings, missing
 
 
-def words_of(claim: Claim, findings: Mapping[str, Finding]) -> dict[str, str]:
+def on_papers_benchmarks(claim: Claim) -> tuple[str, ...]:
+    """Those of a claim's experiments that are on the paper's own benchmarks, whatever the tier."""
+    known = [name for name in claim.experiments if name in specs.everything()]
+    return tuple(name for name in known if is_of_the_paper(next(iter(specs.everything()[name].values()))))
+
+
+def words_of(claim: Claim, findings: Mapping[str, Finding], paper: Sequence[str]) -> dict[str, str]:
     """The three verdicts, by the field of `Verdict` that has each."""
-    known = specs.everything()
-    paper = {name for name in claim.experiments if name in known and is_of_the_paper(next(iter(known[name].values())))}
     sides = {name: findings[name].side if name in findings else "missing" for name in claim.experiments}
     return {
         "verdict": word(sides.values()),
