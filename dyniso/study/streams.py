@@ -131,6 +131,7 @@ KINDS: dict[str, Callable[[Stream, int, int, np.ndarray, int], Task]] = {
     "class_pairs": class_pairs,
     "slow_regression": slow_regression,
 }
+OUTPUTS = {"random_labels": 10, "class_pairs": 2, "slow_regression": 1}  # of a net; the other kinds: one a class
 
 
 def slow_bits(samples: int, seed: int, task: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from ...checks import require
 from .external import EXTERNAL, PUBLISHED, Published
 from .model import (
+    ACTIVATIONS,
     BASELINES,
     BITS,
     MEASURES,
@@ -32,6 +33,7 @@ from .supervised import CANDIDATES, SUPERVISED
 from .theory import ADAM, ADAMO, DORMANCY, EARLIER_METHODS, INTERACTIONS, METHODS, PREDICTORS, STRENGTHS, THEORY, tiers
 
 __all__ = [
+    "ACTIVATIONS",
     "ADAM",
     "ADAMO",
     "BASELINES",

@@ -9,43 +9,23 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from ...checks import require, require_range
+from .. import declared
 
 TIERS = ("smoke", "check", "paper")  # seconds, minutes on 2 cores, a GPU
-STREAM_KINDS = {  # kind -> outputs of the net on it; None: the classes of the data set
-    "random_labels": 10,
-    "shuffled_labels": None,
-    "permuted_pixels": None,
-    "shuffled_classes": None,
-    "class_pairs": 2,
-    "slow_regression": 1,
-}
+STREAM_KINDS = declared.names("study.streams", "KINDS")
+OUTPUTS: dict[str, int] = declared.literal("study.streams", "OUTPUTS")  # of kinds whose net has not one a class
 BITS = "bits"  # the data set of slow_regression: made by `dyniso.study.streams`, not loaded
 SCALES = ("standard", "symmetric")  # zero mean and unit variance; linear from 0..255 to -1..1
-OPTIMIZERS = ("adam", "adamw", "sgd", "adamo", "muon", "upgd")
-NORMS = ("none", "layernorm", "layernorm_fixed")
+OPTIMIZERS = declared.names("study.optimizers", "OPTIMIZERS")
+ACTIVATIONS = tuple(a for a in declared.names("activations", "ACTIVATIONS") if not a.endswith("-k"))  # a family's name
+NORMS = declared.names("nets", "NORMS")
+INITS = declared.names("nets", "INITS")
+BASELINES = tuple(declared.methods())
 MEASURES = {  # costly ones (dyniso.study.instruments.single says what they hold)
     "kernel": "before every task",
     "kernel_ends": "before the first and the last task",
     "lens": "after the last task",
 }
-BASELINES = (  # dyniso.baselines has one class for each
-    "l2",
-    "l2_init",
-    "spectral_penalty",
-    "parseval",
-    "feature_rank",
-    "churn",
-    "redo",
-    "continual_backprop",
-    "shrink_perturb",
-    "reset",
-    "fire",
-    "norm_projection",
-    "row_norm",
-    "spectral_norm",
-    "weight_clipping",
-    "isometry",
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +55,7 @@ class Stream:
 
     def outputs(self, classes: int) -> int:
         """Outputs of a net on this stream, for a data set of that many classes."""
-        return STREAM_KINDS[self.kind] or classes
+        return OUTPUTS.get(self.kind, classes)
 
     @property
     def is_regression(self) -> bool:
@@ -104,7 +84,7 @@ class Net:
         for count in self.channels:
             require_range("net.channels", count, 1)
         require("net.bias", self.bias, (True, False))
-        require("net.init", self.init, ("orthogonal", "kaiming", "default"))
+        require("net.init", self.init, INITS)
         require_range("net.gain", self.gain, 0, kind=float)
 
 
@@ -153,7 +133,7 @@ class Method:
                 require_range(f"{self.name}.{field_name}", getattr(self, field_name), 0, kind=float)
         if self.decoupled_weight_decay and self.optimizer != "adamo":
             raise ValueError(f"{self.name}.decoupled_weight_decay is for 'adamo'; use optimizer='adamw'")
-        require(f"{self.name}.activation", self.activation, ("relu", "maxmin", "abs", "crelu", "tanh", "leaky_relu"))
+        require(f"{self.name}.activation", self.activation, ACTIVATIONS)
         require_range(f"{self.name}.lr", self.lr, 0, kind=float)
         require_range(f"{self.name}.isometry_strength", self.isometry_strength, 0, kind=float)
         require_range(f"{self.name}.isometry_every", self.isometry_every, 1)
