@@ -5,6 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from dyniso.report.results import Results
 from dyniso.study.specs import Experiment, Net, Stream, get
 
 
@@ -41,3 +42,14 @@ def long_rows(experiment: Experiment) -> pd.DataFrame:
 @pytest.fixture
 def hand_made(tiny: Experiment) -> pd.DataFrame:
     return long_rows(tiny)
+
+
+def tiny_results(experiment: Experiment, gain: float) -> Results:
+    """Accuracy .5 of the first arm and .5 + gain of the second in every run and task; sigma_max likewise, 1 and 2."""
+    rows = []
+    for m, method in enumerate(experiment.methods):
+        for seed in experiment.seeds:
+            for task in range(experiment.tasks):
+                numbers = {"online_accuracy": 0.5 + gain * m, "sigma_max": 1.0 + m, "diverged": 0.0}
+                rows += [(method.name, seed, task, "", metric, value) for metric, value in numbers.items()]
+    return Results(experiment, pd.DataFrame(rows, columns=["method", "seed", "task", "layer", "metric", "value"]))

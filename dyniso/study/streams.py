@@ -185,3 +185,25 @@ def from_new_task(stream: Stream, seed: int, task: int, steps: int, batch: int) 
         return None
     chance = np.minimum((np.arange(steps) + 1) / (span + 1), 1.0)
     return generator(MIXTURE, seed, task).random((steps, batch)) < chance[:, None]
+
+
+def linear_errors(stream: Stream, seeds: Sequence[int]) -> np.ndarray:
+    """Mean squared error of the linear least-squares fit of every task of a regression, without intercept.
+
+    Some tasks are harder than others for every learner; this says by how much.
+
+    Returns:
+        Shape (seeds, tasks), in the unit of the squared targets.
+    Raises:
+        ValueError: the stream is no regression.
+    """
+    if not stream.is_regression:
+        raise ValueError(f"stream.kind={stream.kind!r}; a linear fit needs 'slow_regression'")
+
+    def error(seed: int, task: int) -> float:
+        drawn = make_task(stream, seed, task, np.empty(0), 0)
+        assert drawn.inputs is not None
+        x, y = drawn.inputs.astype(float), drawn.labels.astype(float)
+        return float(np.mean((x @ np.linalg.lstsq(x, y, rcond=None)[0] - y) ** 2))
+
+    return np.array([[error(seed, task) for task in range(stream.tasks)] for seed in seeds])

@@ -9,8 +9,10 @@ import torch
 from dyniso.study import streams
 from dyniso.study.specs import BITS, STREAM_KINDS, Stream
 from dyniso.study.streams import (
+    Task,
     batch_order,
     from_new_task,
+    linear_errors,
     make_task,
     slow_bits,
     slow_target,
@@ -243,3 +245,25 @@ def test_transition_fades_the_task_before_out_and_then_is_over():
 @pytest.mark.parametrize(("transition", "task"), [(None, 3), (0.0, 3), (1.0, 0)])
 def test_nothing_is_mixed_without_a_transition_or_in_the_first_task(transition, task):
     assert from_new_task(Stream(samples=600, tasks=5, transition=transition), 0, task, 10, 4) is None
+
+
+def test_linear_error_is_zero_where_the_targets_are_linear(monkeypatch):
+    stream = Stream("slow_regression", BITS, samples=64, tasks=2)
+
+    def linear_task(stream, seed, task, labels, pixels):
+        x = np.random.default_rng(seed).normal(size=(stream.samples, 5)).astype(np.float32)
+        return Task(np.arange(stream.samples), (x @ np.arange(5)).astype(np.float32), None, x)
+
+    monkeypatch.setattr(streams, "make_task", linear_task)
+    assert linear_errors(stream, [0, 1]).max() < 1e-9
+
+
+def test_linear_error_of_slow_regression_is_below_the_variance_of_the_targets():
+    stream = Stream("slow_regression", BITS, samples=500, tasks=2)
+    variance = make_task(stream, 0, 1, np.empty(0), 0).labels.var()
+    assert 0.01 * variance < linear_errors(stream, [0])[0, 1] < variance
+
+
+def test_linear_error_of_a_classification_is_refused():
+    with pytest.raises(ValueError, match="'random_labels'"):
+        linear_errors(Stream(), [0])
