@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def require_matrix(W: Tensor) -> None:
@@ -167,6 +167,24 @@ def spectrum_summary(W: Tensor) -> SpectrumSummary:
     (2.0, 4.5)
     """
     return summarise_spectrum(singular_values(W))
+
+
+def jacobian_singular_values(module: nn.Module, x: Tensor) -> Tensor:
+    """Singular values, in descending order, of the Jacobian of a module at one input.
+
+    Args:
+        module: maps a batch to a batch, each sample on its own. x: one sample, e.g. (1, 8, 8), without a batch axis.
+    Returns:
+        Shape (min(outputs, inputs),): with all of them 1 the module is an isometry near x.
+    Raises:
+        ValueError: the Jacobian holds NaN or infinity.
+    Source: arXiv 2606.09762, section 2 (dynamical isometry).
+
+    >>> jacobian_singular_values(nn.Flatten(), torch.zeros(2, 2)).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    jacobian = torch.func.jacrev(lambda z: module(z[None])[0].flatten())(x)
+    return singular_values(jacobian.flatten(1).detach())
 
 
 def conv_operator_singular_values(weight: Tensor, size: int | tuple[int, int]) -> Tensor:

@@ -30,21 +30,19 @@ import time
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from torch import nn
 
-from dyniso.report import figures
 from dyniso import nets
-from dyniso.study import specs, store, train
-from dyniso.report.notebook import claim, show, stamp
-from dyniso.report.claims.runs import SCORE, Runs
-from dyniso.isometry import as_matrix, conv_operator_singular_values, singular_values
+from dyniso.isometry import as_matrix, conv_operator_singular_values, jacobian_singular_values, singular_values
 from dyniso.polar import polar_factor
-from dyniso.study.stack import Run
-from dyniso.study.tasks import load_source, load_task, task_order
+from dyniso.report import figures
+from dyniso.report.notebook import claim, show, stamp
+from dyniso.report.results import SCORE, Results
+from dyniso.study import specs
+from dyniso.study.snapshots import snapshots
+from dyniso.study.tasks import load_source
 
 started = time.perf_counter()
 figures.use_style()
-colours = figures.palette(8)
 
 # %% [markdown]
 # ## What the paper says
@@ -63,19 +61,20 @@ colours = figures.palette(8)
 
 
 # %%
-def jacobian_spectrum(downsample):
-    """Singular values of the Jacobian of two convolution blocks (no head) on an 8 x 8 image, with random biases."""
-    net = nets.cnn((1, 8, 8), 4, (4, 16), (), "maxmin", downsample=downsample, seed=seed).double()
-    body, generator = net[:-1], torch.Generator().manual_seed(seed)
-    for layer in body:
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.data = polar_factor(as_matrix(layer.weight.data)).reshape(layer.weight.shape)
-            layer.bias.data = torch.randn(layer.bias.shape, generator=generator).double()
-    x = torch.randn(1, 8, 8, generator=generator).double()
-    return singular_values(torch.func.jacrev(lambda z: body(z[None])[0])(x).flatten(1).detach())
+generator = torch.Generator().manual_seed(seed)
+image = torch.randn(1, 8, 8, generator=generator, dtype=torch.float64)
 
 
-unshuffled, strided = jacobian_spectrum("unshuffle"), jacobian_spectrum("stride")
+def blocks(downsample):
+    """Two convolution blocks without a head, with orthogonal kernels and random biases, in float64."""
+    body = nets.cnn((1, 8, 8), 4, (4, 16), (), "maxmin", downsample=downsample, seed=seed)[:-1].double()
+    for p in body.parameters():
+        drawn = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        p.data = drawn if p.ndim == 1 else polar_factor(as_matrix(p.data)).reshape(p.shape)
+    return body
+
+
+unshuffled, strided = (jacobian_singular_values(blocks(how), image) for how in ("unshuffle", "stride"))
 
 # %% tags=["hide-input"]
 claim(
@@ -117,29 +116,16 @@ experiment = specs.Experiment(
 source = load_source(experiment.stream, torch.device("cpu"))
 
 
-def trained(method):
-    """The kernels (out, in, 3, 3) of one net before and after all tasks, and its online accuracy in each task."""
-    trainer = train.Trainer(experiment, [Run(method, seed)], source)
-    kernels = [p for p in trainer.stack.params.values() if p.ndim == 5]
-    before, accuracy = [k[0].detach().clone() for k in kernels], []
-    for k in range(tasks):
-        task, order = (draw(experiment, [seed], k, *rest) for draw, rest in DRAWS)
-        accuracy.append(float(trainer.train(task, order)[0].mean()))
-    return before, [k[0].detach().clone() for k in kernels], accuracy
-
-
-DRAWS = ((load_task, (source,)), (task_order, ()))
-outcome = {name: trained(method) for name, method in METHODS.items()}
+outcome = {name: snapshots(experiment, method, seed, source).weights for name, method in METHODS.items()}
 
 # %% tags=["hide-input"]
 SIDE = 7  # pixels of the images that the second convolution sees
+shown = {"start": outcome["Adam"][0]} | {name: weights[-1] for name, weights in outcome.items()}
 rows = []
-for name, (before, after, _) in {"start": (*[outcome["Adam"][0]] * 2, None), **outcome}.items():
-    kernel = (before if name == "start" else after)[1].double()
-    for what, sigma in (
-        ("matrix", singular_values(as_matrix(kernel))),
-        ("operator", conv_operator_singular_values(kernel, SIDE)),
-    ):
+for name, weights in shown.items():
+    kernel = [p for p in weights.values() if p.ndim == 4][1].double()
+    sigmas = {"matrix": singular_values(as_matrix(kernel)), "operator": conv_operator_singular_values(kernel, SIDE)}
+    for what, sigma in sigmas.items():
         quantiles = torch.quantile(sigma, torch.linspace(0, 1, 65, dtype=sigma.dtype)).tolist()
         rows += [{"net": name, "what": what, "share": k / 64, "sigma": q} for k, q in enumerate(quantiles)]
 spectra = pd.DataFrame(rows)
@@ -148,7 +134,7 @@ spectra = pd.DataFrame(rows)
 fig, axes = plt.subplots(1, 2, figsize=(6.4, 3.6), sharey=True, layout="constrained")
 for ax, what in zip(axes, ("matrix", "operator"), strict=True):
     for i, (name, p) in enumerate(spectra[spectra["what"] == what].groupby("net", sort=False)):
-        ax.plot(p["share"], p["sigma"], color=colours[i], linestyle=figures.DASHES[i], label=name)
+        ax.plot(p["share"], p["sigma"], color=figures.palette(4)[i], linestyle=figures.DASHES[i], label=name)
     ax.axhline(1, color=figures.INK, linewidth=1)
     ax.set(title=f"kernel as {'a matrix' if what == 'matrix' else 'an operator'}", xlabel="share of singular values")
     ax.grid(True)
@@ -158,38 +144,35 @@ show(
     fig,
     spectra,
     name="fig-conv-spectra",
-    caption=f"Quantiles of the singular values of the second kernel, before and after {tasks} tasks, as a matrix (16 × 288) and as a map of "
-    f"{SIDE} × {SIDE} images with circular borders. One net each, seed {seed}.",
+    caption=f"The pull holds the kernel's matrix near isometry, and not the operator. Quantiles of the singular values of the second kernel, "
+    f"before and after {tasks} tasks, as a matrix (16 × 288) and as a map of {SIDE} × {SIDE} images with circular borders. One net each, seed {seed}.",
     alt="At the start all are one in both panels. After training Adam's spread widely in both; with AdamO those of the matrix are "
     "near one, while those of the operator spread around one.",
 )
 
-
 # %% tags=["hide-input"]
-def spread(name, what):
-    """Standard deviation, smallest and largest singular value."""
-    sigma = spectra[(spectra["net"] == name) & (spectra["what"] == what)]["sigma"]
-    return float((sigma - 1).abs().mean()), float(sigma.min()), float(sigma.max())
-
-
-# %% tags=["hide-input"]
-start = spread("start", "operator")
+grouped = spectra.groupby(["net", "what"])["sigma"]
+low, high = grouped.min(), grouped.max()
+off = spectra.assign(off=(spectra["sigma"] - 1).abs()).groupby(["net", "what"])["off"].mean()
+strong = [(low[key], high[key]) for key in (("AdamO, 1", "matrix"), ("AdamO, 1", "operator"))]
+start = max(abs(low["start", "operator"] - 1), abs(high["start", "operator"] - 1))
 claim(
     "delta-orthogonal-start-is-isometric",
-    f"At the start the kernels are delta-orthogonal: the operator's singular values are all one, to {abs(start[2] - 1):.0e}.",
-    max(abs(start[1] - 1), abs(start[2] - 1)) < 1e-6,
+    f"At the start the kernels are delta-orthogonal: the operator's singular values are all one, to {start:.0e}.",
+    bool(start < 1e-6),
 )
-m, o = spread("AdamO, 1", "matrix"), spread("AdamO, 1", "operator")
 claim(
     "pull-holds-matrix-not-operator",
-    f"With AdamO at strength 1 the matrix stays near isometry, {m[1]:.2f} to {m[2]:.2f}; the operator does not, {o[1]:.2f} to {o[2]:.2f}.",
-    m[0] < 0.5 * o[0],
+    "With AdamO at strength 1 the matrix stays near isometry, {:.2f} to {:.2f}; the operator does not, {:.2f} to {:.2f}.".format(
+        *strong[0], *strong[1]
+    ),
+    bool(off["AdamO, 1", "matrix"] < 0.5 * off["AdamO, 1", "operator"]),
 )
-a = spread("Adam", "operator")
 claim(
     "pull-narrows-the-operator",
-    f"Still the pull narrows the operator too: singular values are {o[0]:.2f} from one on average, with Adam {a[0]:.2f}.",
-    o[0] < a[0],
+    f"Still the pull narrows the operator too: singular values are {off['AdamO, 1', 'operator']:.2f} from one on average, "
+    f"with Adam {off['Adam', 'operator']:.2f}.",
+    bool(off["AdamO, 1", "operator"] < off["Adam", "operator"]),
 )
 
 # %% [markdown]
@@ -198,68 +181,53 @@ claim(
 # Now the stored experiment: random labels on photographs of CIFAR-10 at 16 × 16 pixels, task after task, with the settings
 # that were tuned for the dense network on the same stream.
 
-# %% tags=["hide-input"]
-stored = specs.get("cnn_labels_cifar10", "check")
-frame = store.read_compact(stored)
-net_runs = Runs.of(stored, frame)
-labels = {m.name: m.label for m in stored.methods}
-score = {m: (net_runs.first(SCORE, m).mean(), net_runs.last(SCORE, m).mean()) for m in labels}
-
-# %% tags=["hide-input"]
-fig, table = figures.tasks_figure(
-    frame, stored, ["online_accuracy", "isometry_defect", "dormant_0.025", "activation_rank"]
-)
+# %%
+stored = Results.stored("cnn_labels_cifar10")
+METRICS = ["online_accuracy", "isometry_defect", "dormant_0.025", "activation_rank"]
+fig, table = figures.tasks_figure(stored.frame, stored.experiment, METRICS)
+stream, net = stored.experiment.stream, stored.experiment.net
 show(
     fig,
     table,
     name="fig-cnn-tasks",
-    caption=f"Random labels on {stored.stream.samples} photographs, {stored.stream.tasks} tasks of {stored.steps_per_task} steps, convolutions of "
-    f"{' and '.join(map(str, stored.net.channels))} channels, one hidden layer of {stored.net.width}; mean over {len(stored.seeds)} seeds, "
-    "shaded: 95 % bootstrap interval. A channel counts as one unit, seen at every position.",
+    caption=f"MaxMin stays high, ReLU nets fall, pulled or not. Random labels on {stream.samples} photographs, {stream.tasks} tasks of "
+    f"{stored.experiment.steps_per_task} steps, convolutions of {' and '.join(map(str, net.channels))} channels, one hidden layer of {net.width}; "
+    f"mean over {len(stored.experiment.seeds)} seeds, shaded: 95 % bootstrap interval. A channel counts as one unit, seen at every position.",
     alt="Four panels over tasks: online accuracy, isometry defect, dormant units and rank of activations for nine methods.",
 )
 
-
 # %% tags=["hide-input"]
-def at_the_end(metric, method):
-    """Mean over seeds and hidden layers after the last task."""
-    rows = figures.hidden_layers(frame[(frame["metric"] == metric) & (frame["method"] == method)])
-    return float(rows[rows["task"] == stored.stream.tasks - 1]["value"].mean())
-
-
-def ends(method):
-    """Score on the first and on the last fifth of the tasks, as text."""
-    return "{:.2f} to {:.2f}".format(*score[method])
-
-
+score = {m: stored.ends(SCORE, m) for m in stored.labels}
+ends = {m: stored.from_to(SCORE, m) for m in stored.labels}
 # %% tags=["hide-input"]
 claim(
     "adam-loses-in-the-cnn",
-    f"Adam loses plasticity here as well: {ends('adam')}. So does AdamO at the printed strength: {ends('adamo_printed')}.",
+    f"Adam loses plasticity here as well: {ends['adam']}. So does AdamO at the printed strength: {ends['adamo_printed']}.",
     all(score[m][1] < score[m][0] - 0.3 for m in ("adam", "adamo_printed")),
 )
 claim(
     "dense-strength-keeps-most-in-the-cnn",
-    f"With the strength tuned for the dense net AdamO keeps most of it, not all: {ends('adamo')}.",
+    f"With the strength tuned for the dense net AdamO keeps most of it, not all: {ends['adamo']}.",
     score["adam"][1] + 0.2 < score["adamo"][1] < score["adamo"][0] - 0.02,
 )
 claim(
     "maxmin-keeps-everything-in-the-cnn",
-    f"MaxMin keeps everything, without the pull ({ends('maxmin')}) and with it ({ends('maxmin_adamo')}).",
+    f"MaxMin keeps everything, without the pull ({ends['maxmin']}) and with it ({ends['maxmin_adamo']}).",
     all(score[m][1] > score[m][0] for m in ("maxmin", "maxmin_adamo")),
 )
-defects = at_the_end("isometry_defect", "parseval"), at_the_end("isometry_defect", "adamo")
+defects = [stored.mean("isometry_defect", m, "last") for m in ("parseval", "adamo")]
 claim(
     "isometric-kernels-are-not-enough",
     f"Isometry of the kernels' matrices is not enough: Parseval regularisation ends with a defect of {defects[0]:.2f}, AdamO with "
     f"{defects[1]:.2f}, and yet Parseval falls to {score['parseval'][1]:.2f}, AdamO to {score['adamo'][1]:.2f}.",
     defects[0] < 1.5 * defects[1] and score["parseval"][1] < score["adamo"][1] - 0.15,
 )
-dormant = at_the_end("dormant_0.025", "parseval"), at_the_end("dormant_0.025", "adamo")
+dormant = [stored.mean("dormant_0.025", m, "last") for m in ("parseval", "adamo")]
+ranks = [stored.mean("activation_rank", m, "last") for m in ("parseval", "adamo")]
 claim(
     "dormant-units-tell-the-two-apart",
     f"What differs is the activations: {dormant[0]:.0%} of the units are dormant with Parseval, {dormant[1]:.0%} with AdamO; their rank is "
-    f"{at_the_end('activation_rank', 'parseval'):.0f} and {at_the_end('activation_rank', 'adamo'):.0f}.",
+    f"{ranks[0]:.0f} and {ranks[1]:.0f}.",
     dormant[0] > 2 * dormant[1],
 )
 
@@ -300,8 +268,8 @@ claim(
 stamp(
     notebook="convolutional_nets",
     parameters={"seed": seed, "tasks": tasks},
-    specs={f"{stored.name} {m.name}": specs.digest(stored, m) for m in stored.methods},
-    seeds=stored.seeds,
-    hardware=store.hardware_of(frame),
+    specs={f"{stored.experiment.name} {m.name}": specs.digest(stored.experiment, m) for m in stored.experiment.methods},
+    seeds=stored.experiment.seeds,
+    hardware=stored.hardware,
     wall_s=time.perf_counter() - started,
 )
