@@ -467,20 +467,14 @@ claim(
     specs.digest(experiment, other) != digest,
 )
 
-
-def decisive(module):
-    """Modules and packages that a training loop uses, but for specs, store and the version."""
-    used = {box_of(name) for name in {module} | nx.descendants(graph, module)}
-    return used - {"dyniso", "dyniso.study.specs", "dyniso.study.store"}
-
-
-listed = {f"dyniso.{name}" for name in store.TRAINING_MODULES}
-games_too = listed | {f"dyniso.{name}" for name in store.GAME_MODULES}
+# %% tags=["hide-input"]
+reached = {games: sources.reach([store.TRAINERS[games]], without=store.NOT_TRAINING) for games in (False, True)}
 claim(
-    "modules-whose-change-makes",
-    f"The {len(listed)} modules whose change makes runs stale are all that training uses, but for specs, store and "
-    f"the version; on games, whose loop uses no other, {', '.join(store.GAME_MODULES)} is one more.",
-    decisive("dyniso.study.train") == listed and decisive("dyniso.study.rl.train") <= games_too,
+    "runs-depend-on-what-training-reaches",
+    f"A stored run of a stream depends on the code of {len(reached[False])} modules, what its training reaches by imports; on games, "
+    f"of {len(reached[True])}. The report is not among them, nor is the declaration of experiments.",
+    not [m for m in reached[False] | reached[True] if m.startswith(("dyniso.report", "dyniso.study.specs"))]
+    and {"dyniso.optim", "dyniso.isometry"} <= reached[False] & reached[True],
 )
 
 # %% [markdown]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,9 +29,9 @@ def curves_figure(
     points, lines = suite.curves(results, arms, together), -(-len(results) // 2)
     fig, axes = plt.subplots(lines, 2, figsize=(6.6, 2.6 * lines + 0.9), squeeze=False, layout="constrained")
     for ax, name in zip(axes.flat, results, strict=False):
-        for arm in arms:
+        for i, arm in enumerate(arms):
             p = points[(points["stream"] == name) & (points["method"] == arm)]
-            style = figures.style_of(arm)
+            style: dict[str, Any] = {"color": figures.palette(len(arms))[i], "linestyle": figures.DASHES[i % 6]}
             ax.plot(p["task"], p["mean"], label=labels_of(results)[arm], **style)
             ax.fill_between(p["task"], p["low"], p["high"], color=style["color"], alpha=0.2, linewidth=0)
         ax.set(title=name, xlabel="task", ylabel="score")

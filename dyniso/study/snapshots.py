@@ -35,7 +35,7 @@ def snapshots(experiment: Experiment, method: Method, seed: int, source: Source)
     seen = Snapshots([now()], [])
     for index in range(experiment.tasks):
         if index:
-            trainer.new_task()
+            trainer.new_task(index)
         task = load_task(experiment, [seed], index, source)
         order = task_order(experiment, [seed], index).to(source.inputs.device)
         hits, _ = trainer.train(task, order)
