@@ -10,7 +10,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..stats import Array, bootstrap_interval, iqm, probability_of_improvement, stratified_bootstrap_interval
+from ..stats import (
+    Array,
+    bootstrap_interval,
+    iqm,
+    probability_of_improvement,
+    rank_correlation,
+    stratified_bootstrap_interval,
+)
 from .results import SCORE, Results
 
 AT_ENDS = ("P_100", "sharpness")  # measured before the first and the last task only
@@ -68,9 +75,11 @@ def orders_scores(cloud: pd.DataFrame, metrics: Sequence[str] = tuple(PREDICTORS
     Args:
         cloud: of `predictors`.
     """
-    ranked = cloud.groupby("stream", sort=False)[[*metrics, "score"]].rank()
-    each = ranked.groupby(cloud["stream"], sort=False)
-    return each.apply(lambda t: t.corr()["score"]).drop(columns="score")
+    rows = {
+        stream: {metric: rank_correlation(own[metric].to_numpy(), own["score"].to_numpy()) for metric in metrics}
+        for stream, own in cloud.groupby("stream", sort=False)
+    }
+    return pd.DataFrame(rows).T
 
 
 def curves(results: Mapping[str, Results], arms: Sequence[str], together: Mapping[str, int]) -> pd.DataFrame:

@@ -49,9 +49,9 @@ def board_figure(results: Mapping[str, Results]) -> tuple[Figure, pd.DataFrame]:
     ranks = board.rank(ascending=False)
     fig, ax = plt.subplots(figsize=(5.6, 8.2), layout="constrained")
     ax.imshow(ranks, cmap="cividis_r", vmin=1, vmax=len(board), aspect="auto")
-    for (row, column), rank in np.ndenumerate(ranks.to_numpy()):
-        colour = "white" if rank > 0.55 * len(board) else "black"
-        ax.text(column, row, f"{board.iloc[row, column]:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    for (row, column), score in np.ndenumerate(board.to_numpy(float)):
+        colour = "white" if ranks.to_numpy()[row, column] > 0.55 * len(board) else "black"
+        ax.text(column, row, f"{score:.2f}", ha="center", va="center", fontsize=8, color=colour)
     ax.set_xticks(range(len(results)), [name.replace("_", "\n") for name in results], fontsize=7)
     ax.set_yticks(range(len(board)), [labels[m] for m in board.index], fontsize=8)
     ax.xaxis.tick_top()
