@@ -40,11 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 1 something is missing or damaged, 2 a mistake in the call."""
     try:
         options = parse(list(sys.argv[1:] if arguments is None else arguments))
-        return int(options.command(options))
+        code = int(options.command(options))
+        sys.stdout.flush()  # here, so that a reader that has gone is noticed here
+        return code
     except (store.UnusableError, ImportError) as error:  # MissingExtraError is both ImportError and ValueError
         return fail(error, 1)
     except (UsageError, ValueError) as error:
         return fail(error, 2)
+    except BrokenPipeError:  # the reader, e.g. `head`, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OSError, RuntimeError) as error:  # DataError is a RuntimeError
         return fail(error, 1)
     except KeyboardInterrupt:
@@ -96,10 +101,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         raise UsageError(f"unknown command {arguments[0]!r}; {nearest(arguments[0], commands.choices)}")
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        called = commands.choices.get(options.name, parser)
-        known = [o for a in called._actions for o in a.option_strings]
-        raise UsageError(f"unknown option {unknown[0]!r}; {nearest(unknown[0].split('=')[0], known)}")
+        raise UsageError(unknown_text(unknown[0], options, commands.choices.get(options.name, parser)))
     return options
+
+
+def unknown_text(word: str, options: argparse.Namespace, called: argparse.ArgumentParser) -> str:
+    """What is wrong with a word of a call that its command does not know."""
+    if word.startswith("-"):
+        known = [option for action in called._actions for option in action.option_strings]
+        return f"unknown option {word!r}; {nearest(word.split('=')[0], known)}"
+    if "experiment" in options:
+        return f"one experiment a call, not {options.experiment!r} and {word!r}; call `dyniso {options.name}` for each"
+    return f"unexpected {word!r}; `dyniso {options.name}` takes options only"
 
 
 def chosen(options: argparse.Namespace) -> specs.Comparison:
@@ -117,7 +130,7 @@ def command_list(_: argparse.Namespace) -> int:
         for tier, e in by_tier.items():
             stored = "stored" if store.compact_path(e).exists() else "not stored"
             print(f"  {tier:6} {e.size}, {len(e.methods)} methods x {len(e.seeds)} seeds, {stored}")
-        names = [m.name for m in by_tier["smoke"].methods]
+        names = list(dict.fromkeys(m.name for e in by_tier.values() for m in e.methods))
         print("  methods: " + ", ".join(names if len(names) < 40 else [*names[:4], "...", names[-1]]))
     return 0
 
@@ -267,3 +280,7 @@ def command_doctor(_: argparse.Namespace) -> int:
         return 1
     print("next: " + (missing[0] if missing else f"dyniso figure {next(iter(specs.REGISTRY))} --tier check"))
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -51,7 +51,8 @@ MISTAKES = {
     "list --all": ["unknown option '--all'"],
     "run": ["required: experiment"],
     "run smal": ["experiment='smal'", "did you mean 'small'"],
-    "run small extra": ["'extra'"],
+    "run small extra": ["one experiment a call, not 'small' and 'extra'"],
+    "list small": ["unexpected 'small'", "`dyniso list` takes options only"],
     "run small --tier chek": ["tier='chek'", "did you mean 'check'"],
     "run small --tier": ["--tier", "expected one argument"],
     "run small --see 3": ["unknown option '--see'", "did you mean '--seeds'"],
@@ -75,7 +76,7 @@ MISTAKES = {
     "figure small --metrics": ["--metrics", "expected one argument"],
     "figure small --device cpu": ["unknown option '--device'"],
     "claims --tier chek": ["tier='chek'", "did you mean 'check'"],
-    "claims small": ["'small'"],
+    "claims small": ["unexpected 'small'", "`dyniso claims` takes options only"],
     "claims --jsn": ["unknown option '--jsn'", "did you mean '--json'"],
 }
 
@@ -109,6 +110,26 @@ def test_list_names_every_experiment_tier_and_method(capsys):
     out = capsys.readouterr().out
     names = {*specs.REGISTRY, *specs.TIERS, *(m.name for m in specs.METHODS)}
     assert [n for n in names if n not in out] == []
+
+
+def test_list_names_the_methods_of_every_tier(home, capsys, monkeypatch):
+    larger = replace(specs.get("small", "check"), methods=(*specs.get("small").methods, MINATAR["check"].methods[-1]))
+    monkeypatch.setitem(specs.REGISTRY["small"], "check", larger)
+    assert main(["list"]) == 0
+    assert larger.methods[-1].name in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("module", ["dyniso", "dyniso.cli"])
+def test_reader_that_goes_away_early_is_no_error(module):
+    call = [
+        sys.executable,
+        "-c",
+        f"import runpy, time; time.sleep(0.2); runpy.run_module({module!r}, run_name='__main__')",
+    ]
+    with subprocess.Popen([*call, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        running.stdout.close()
+        assert running.stderr.read() == ""
+    assert running.returncode == 0
 
 
 def test_list_says_what_is_stored(home, capsys):
@@ -365,6 +386,7 @@ def test_claims_as_json_hold_what_the_lines_hold_and_the_sources(home, capsys):
     records = json.loads(capsys.readouterr().out)
     assert [r["id"] for r in records] == [claim.id for claim in claims.CLAIMS]
     assert {r["verdict"] for r in records} == {"not run"}
+    assert {word for r in records for word in (r["on_paper"], r["on_ours"])} == {"not run", "none"}
     assert [(r["source"], r["threshold"]) for r in records] == [(c.source, c.threshold) for c in claims.CLAIMS]
 
 

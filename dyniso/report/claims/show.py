@@ -15,7 +15,8 @@ HEAD = f"{'all':12}  {'the paper':12}  {'ours':12}  verdicts on all, on the pape
 
 def as_record(claim: Claim, verdict: Verdict) -> dict[str, Any]:
     """Everything about a claim and its verdict that JSON can hold; numbers are None where it was not run."""
-    return asdict(claim) | asdict(verdict) | {"scale": verdict.scale}
+    said = {key: value for key, value in asdict(claim).items() if key not in ("effect", "control")}  # functions
+    return said | asdict(verdict) | {"scale": verdict.scale}
 
 
 def lines(claim: Claim, verdict: Verdict, verbose: bool = False) -> list[str]:
