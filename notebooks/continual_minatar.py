@@ -35,16 +35,15 @@ from torch import nn
 from dyniso.report import claims, figures, returns
 from dyniso.study import specs, store
 from dyniso.report.notebook import claim, show, show_table, stamp
-from dyniso.report.claims.game_runs import GameRuns
+from dyniso.report.results import Results
 from dyniso.report.claims.games import PENALTY, SORTING
-from dyniso.report.claims.verdict import estimate
 from dyniso.optim import AdamO, isometry_groups
 from dyniso.study.rl import film
 from dyniso.study.rl.envs import random_return
 from dyniso.study.rl.games import make_game, native_actions
 from dyniso.study.rl.sequence import visit
 from dyniso.study.specs.reinforcement import AUTHORS, SINGLE, SUITES, Games
-from dyniso.stats import with_interval
+from dyniso.stats import estimate, with_interval
 
 started = time.perf_counter()
 figures.use_style()
@@ -283,7 +282,7 @@ def over(span, pairs, by="return"):
     return estimate(sum(x - y for x, y in zip(one, other, strict=True)) / len(pairs))
 
 
-numbers = GameRuns.of(stored, frame)
+numbers = Results(stored, frame)
 whole, cleared = (
     claims.effect("minatar_maxmin_adamo_beats_adam", numbers),
     claims.effect("minatar_cleared_state", numbers),

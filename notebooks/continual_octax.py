@@ -35,7 +35,7 @@ import torch
 from dyniso.report import claims, figures, returns
 from dyniso.study import specs, store
 from dyniso.report.notebook import claim, show, show_table, stamp
-from dyniso.report.claims.game_runs import GameRuns
+from dyniso.report.results import Results
 from dyniso.study.rl import film
 from dyniso.study.rl.agent import backbone
 from dyniso.study.rl.envs import random_return
@@ -237,7 +237,7 @@ def cycle_scores(name, cycle):
     return returns.scores(table, name, [cycle], games.names)
 
 
-numbers = GameRuns.of(stored, frame)
+numbers = Results(stored, frame)
 evaluated = table.assign(score=table["evaluation_return"] / table["game"].map(typical))
 area = returns.area(frame, stored)
 area = area[area["cycle"] == cycles - 1].groupby("method")["area"].mean()

@@ -11,9 +11,7 @@ import sys
 from pathlib import Path
 
 from dyniso.report import figures
-from dyniso.report.claims.game_runs import GameRuns
-from dyniso.report.claims.runs import SCORE, Runs
-from dyniso.report.claims.verdict import estimate
+from dyniso.report.results import SCORE, Results
 from dyniso.study import specs, store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,14 +49,14 @@ def results() -> str:
 def suite() -> str:
     """Score on the last fifth of the tasks of each stored stream of the tuned suite, a row a method."""
     experiments = [specs.get(name, TIER) for name in specs.supervised.SUITE]
-    runs = [Runs.stored(e) for e in experiments if store.compact_path(e).exists()]
+    runs = [Results.stored(e) for e in experiments if store.compact_path(e).exists()]
     names = [r.experiment.name.replace("_", " ") for r in runs]
     lines = ["| method | " + " | ".join(names) + " |", "|---|" + "--:|" * len(names)]
     for method in runs[0].experiment.methods:
         if method.name in SHOWN:
-            cells = [f"{r.last(SCORE, method.name).mean():.2f}" for r in runs]
+            cells = [f"{r.mean(SCORE, method.name):.2f}" for r in runs]
             lines.append(f"| {method.label} | " + " | ".join(cells) + " |")
-    e = runs[0].experiment
+    e = next(e for e in experiments if e.name == runs[0].experiment.name)
     absent = [name for name in specs.supervised.SUITE if name not in [r.experiment.name for r in runs]]
     note = f" Not run: {', '.join(absent)}." if absent else ""
     size = f"{e.net.depth} layers of {e.net.width} (regression: one of 8), {len(e.seeds)} seeds, on {runs[0].hardware}"
@@ -68,19 +66,20 @@ def suite() -> str:
 def games() -> str:
     """Score in the last fifth of the cycles of each stored sequence of games with its interval, a row an arm."""
     experiments = [by_tier[TIER] for by_tier in specs.REINFORCEMENT.values()]
-    runs = [GameRuns.stored(e) for e in experiments if store.compact_path(e).exists()]
+    runs = [Results.stored(e) for e in experiments if store.compact_path(e).exists()]
     lines = ["| arm | " + " | ".join(r.experiment.name for r in runs) + " |", "|---|" + "--:|" * len(runs)]
     labels = {m.name: m.label for r in runs for m in r.experiment.methods}
     for name, label in labels.items():
         have = [name in [m.name for m in r.experiment.methods] for r in runs]
-        scores = [estimate(r.last(SCORE, name)) if there else () for r, there in zip(runs, have, strict=True)]
+        scores = [r.interval(SCORE, name) if there else () for r, there in zip(runs, have, strict=True)]
         cells = ["{:.2f} ({:.2f} to {:.2f})".format(*score) if score else "not run" for score in scores]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     sizes = [
-        f"{r.experiment.name}: {', '.join(r.games)}, {r.experiment.games.cycles} cycles of "
-        f"{r.experiment.games.steps_per_game:,} steps a game, net {r.net}, {len(r.experiment.seeds)} seeds, "
-        f"on {r.hardware}"
+        f"{e.name}: {', '.join(r.games)}, {e.games.cycles} cycles of {e.games.steps_per_game:,} steps a game, "
+        f"net {r.net}, {len(e.seeds)} seeds, on {r.hardware}"
+        for e in experiments
         for r in runs
+        if r.experiment is e
     ]
     absent = [e.name for e in experiments if e.name not in [r.experiment.name for r in runs]]
     note = f" Not run: {', '.join(absent)}." if absent else ""

@@ -11,7 +11,7 @@
 
 **Tasks** are None (all), a number, several numbers, or a period: "first" and "last" are one task (in games a cycle),
 "early" and "late" the first and the last fifth of all, at least one. The book has no other meaning of early and late.
-Task -1 is the net before any training.
+Task -1 is the net before any training. Where a period is early or late, the other tasks of the run must be there too.
 
 **Layers**: "hidden" (as a rule) is the mean over hidden layers, or the number of the whole net where there is no layer;
 each head is left out. A layer's name picks that one; "actor" or "critic" the hidden layers of that net in games.
@@ -181,17 +181,22 @@ class Results:
         if metric == SCORE:
             return self._score(arm, tasks)
         method, which = self.method(arm), self.tasks(tasks)
-        found = self._table(metric, method, layers, over)[:, [task + 1 for task in which]]
-        dead = self._table("diverged", method)[:, [task + 1 for task in which]] > 0
-        for i, j in np.argwhere(np.isnan(found) & ~dead)[:1]:
+        found, dead = self._table(metric, method, layers, over), self._table("diverged", method) > 0
+        read = sorted({*which, *(self.measured(metric) if tasks in ("early", "late") else ())})
+        for i, j in np.argwhere((np.isnan(found) & ~dead)[:, np.add(read, 1)])[:1]:
             raise NotRunError(
-                f"{self.experiment.name} has no {metric} of {method}, seed {self.experiment.seeds[i]}, task {which[j]}"
+                f"{self.experiment.name} has no {metric} of {method}, seed {self.experiment.seeds[i]}, task {read[j]}"
             )
-        lost = [f"{method}, seed {self.experiment.seeds[i]}" for i in np.flatnonzero(dead.any(1))]
+        lost = [f"{method}, seed {self.experiment.seeds[i]}" for i in np.flatnonzero(dead[:, np.add(read, 1)].any(1))]
         if lost and metric not in WORST:
             raise NotRunError(f"{self.experiment.name}: {'; '.join(lost)} has diverged; {metric} has no worst value")
         self.diverged.update(lost)
-        return np.where(dead, WORST.get(metric, np.nan), found)
+        return np.where(dead, WORST.get(metric, np.nan), found)[:, np.add(which, 1)]
+
+    def measured(self, metric: str) -> list[int]:
+        """The tasks after or before which a metric was measured in some run; all tasks if it is nowhere."""
+        found = np.flatnonzero((~np.isnan(self.rows.table(metric)[..., 1:])).any((0, 1)))
+        return found.tolist() or self.tasks()
 
     def per_seed(
         self, metric: str, arm: Arm, tasks: Tasks = "late", layers: str = "hidden", over: str = "mean"

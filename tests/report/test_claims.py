@@ -9,9 +9,10 @@ import pytest
 
 from dyniso.cli import main
 from dyniso.report import claims
-from dyniso.report.claims import CLAIMS, Claim, NotRunError, Runs, effects, judge
+from dyniso.report.claims import CLAIMS, Claim, NotRunError, effects, judge
 from dyniso.report.claims.benchmarks import is_of_the_paper
 from dyniso.report.claims.names import LOSS, SUITE
+from dyniso.report.results import Results
 from dyniso.study import specs, store
 
 TASKS, SEEDS = 10, (0, 1, 2, 3)
@@ -435,8 +436,8 @@ SCALES = np.array([[1.0], [2.0], [5.0], [100.0]])  # of the targets of the four 
 
 def test_score_of_a_regression_is_half_at_adams_first_loss_and_higher_for_a_lower_loss(regression):
     runs = runs_of(regression, rows_of({m: SCALES * losses for m, losses in FALLING.items()}, "online_loss"))
-    assert runs.first("score", "adam") == pytest.approx([0.5] * 4)
-    assert runs.last("score", "adam") == pytest.approx([2 / (2 + 6)] * 4)
+    assert runs.per_seed("score", "adam", "early") == pytest.approx([0.5] * 4)
+    assert runs.per_seed("score", "adam", "late") == pytest.approx([2 / (2 + 6)] * 4)
     assert effects.lost("adam")(runs) == pytest.approx([0.25] * 4)
     assert effects.kept("adamo_0.1")(runs) == pytest.approx([0.3] * 4)
     assert effects.gained("adamo_0.1", "adam")(runs) == pytest.approx([0.55] * 4)
@@ -458,7 +459,7 @@ def test_diverged_regression_scores_0_and_is_named(regression):
         gone = (frame["method"] == "adamo_0.1") & (frame["seed"] == 1) & (frame["task"] >= 5)
         frame.loc[gone, "value"] = value
     runs = runs_of(regression, losses, flags)
-    assert runs.last("score", "adamo_0.1") == pytest.approx([0.8, 0, 0.8, 0.8])
+    assert runs.per_seed("score", "adamo_0.1", "late") == pytest.approx([0.8, 0, 0.8, 0.8])
     assert "adamo_0.1, seed 1 of one" in judge(replace(GAIN, experiments=("one",))).reason
 
 
@@ -466,16 +467,16 @@ def test_regression_without_adams_first_tasks_has_no_score(regression):
     flags = rows_of({"adam": [[1.0], [0.0], [0.0], [0.0]], "adamo_0.1": 0.0}, "diverged")
     runs = runs_of(regression, rows_of(FALLING, "online_loss"), flags)
     with pytest.raises(NotRunError, match="one has nothing to measure losses by: adam diverged"):
-        runs.last("score", "adamo_0.1")
+        runs.per_seed("score", "adamo_0.1", "late")
 
 
 # ---------------------------------------------------------------------------------------------------- effects
 
 
-def runs_of(registry, *frames: pd.DataFrame) -> Runs:
+def runs_of(registry, *frames: pd.DataFrame) -> Results:
     stored("one", *frames)
     experiment = registry["one"]["check"]
-    return Runs.of(experiment, store.read_compact(experiment))
+    return Results(experiment, store.read_compact(experiment))
 
 
 def test_score_kept_is_the_last_fifth_of_the_tasks_minus_the_first(registry):
@@ -539,14 +540,14 @@ def test_first_task_is_one_task_and_the_first_tasks_are_a_fifth(registry):
     curve = [[0.1, 0.9, *[0.5] * 8]]
     runs = runs_of(registry, rows_of({"adam": 0.5, "adamo_0.1": curve}))
     assert effects.gained_on_first_task("adamo_0.1", "adam")(runs) == pytest.approx([-0.4] * 4)
-    assert runs.first("score", "adamo_0.1") == pytest.approx([0.5] * 4)
+    assert runs.per_seed("score", "adamo_0.1", "early") == pytest.approx([0.5] * 4)
 
 
 def test_first_tasks_of_a_gradual_stream_leave_out_the_one_into_which_nothing_fades(registry):
     base = registry["one"]["check"]
     registry["one"]["check"] = replace(base, stream=replace(base.stream, transition=0.5))
     runs = runs_of(registry, rows_of({"adam": [[0.1, 0.6, 0.8, *[0.5] * 7]]}))
-    assert runs.first("score", "adam") == pytest.approx([0.7] * 4)
+    assert runs.per_seed("score", "adam", "early") == pytest.approx([0.7] * 4)
 
 
 def test_decades_leave_out_the_head_and_take_the_lowest_rival(registry):
@@ -659,23 +660,24 @@ EVERY = {"isometry_defect", "activation_rank", "dormant_0.025", "dead", "reactiv
 KERNEL = {"P_100", "kernel_condition"}
 
 
-def recorded(experiment: specs.Experiment) -> Runs:
+def recorded(experiment: specs.Experiment) -> Results:
     """Numbers for all that training records of an experiment, and for nothing else."""
     tasks = range(-1, experiment.stream.tasks)
     metrics = EVERY if experiment.stream.is_regression else EVERY | {"online_accuracy"}
     metrics = metrics | (KERNEL if {"kernel", "kernel_ends"} & set(experiment.measures) else set())
-    rows = pd.MultiIndex.from_product([[m.name for m in experiment.methods], sorted(metrics), experiment.seeds])
-    cells = pd.DataFrame(np.random.default_rng(0).random((len(rows), len(tasks))), rows, tasks)
-    method, metric = (rows.get_level_values(level) for level in (0, 1))
-    cells.loc[metric == "diverged"] = 0.0
-    cells.loc[metric == "online_accuracy"] = 0.5 + cells / 2  # no worse than chance on any stream
-    cells.loc[metric != "isometry_defect", -1] = np.nan
-    cells.loc[metric == "reactivated", 0] = np.nan
+    seeds = experiment.seeds
+    keys = pd.MultiIndex.from_product([[m.name for m in experiment.methods], sorted(metrics), seeds, tasks])
+    frame = keys.to_frame(index=False, name=["method", "metric", "seed", "task"]).assign(layer="")
+    frame["value"] = np.random.default_rng(0).random(len(frame))
+    method, metric, task = (frame[column] for column in ("method", "metric", "task"))
+    frame.loc[metric == "diverged", "value"] = 0.0
+    frame.loc[metric == "online_accuracy", "value"] = 0.5 + frame["value"] / 2  # no worse than chance on any stream
     no_relu = {m.name for m in experiment.methods if m.activation != "relu"}
-    cells.loc[metric.isin(["dead", "reactivated"]) & method.isin(no_relu)] = np.nan
+    absent = (metric != "isometry_defect") & (task == -1) | (metric == "reactivated") & (task == 0)
+    absent |= metric.isin(["dead", "reactivated"]) & method.isin(no_relu)
     if "kernel_ends" in experiment.measures:
-        cells.loc[metric.isin(KERNEL), 1 : experiment.stream.tasks - 2] = np.nan
-    return Runs(experiment, cells, "a CPU", "abc")
+        absent |= metric.isin(KERNEL) & task.between(1, experiment.tasks - 2)
+    return Results(experiment, frame[~absent].assign(hardware="a CPU", commit="abc"))
 
 
 @pytest.mark.parametrize("tier", ["check", "paper"])
@@ -698,12 +700,12 @@ def test_metrics_that_claims_read_are_those_that_training_records(name):
         experiment, [Run(experiment.methods[0], 0)], load_source(experiment.stream, torch.device("cpu"))
     )
     real = frame[frame["metric"].isin([*EVERY, *KERNEL, "online_accuracy"])].groupby("metric")["task"].unique()
-    made = recorded(experiment).cells.droplevel([0, 2])
-    assert {m: set(tasks) for m, tasks in real.items()} == {m: set(row.dropna().index) for m, row in made.iterrows()}
+    made = recorded(experiment).frame.groupby("metric")["task"].unique()
+    assert {m: set(tasks) for m, tasks in real.items()} == {m: set(tasks) for m, tasks in made.items()}
 
 
 def test_worst_value_of_every_metric_that_training_records_is_known():
-    assert set(claims.WORST) == (EVERY | KERNEL | {"online_accuracy"}) - {"diverged"}
+    assert (EVERY | KERNEL | {"online_accuracy"}) - {"diverged"} <= set(claims.WORST)
 
 
 def test_adamo_is_compared_with_every_baseline_of_the_suite_on_every_stream():

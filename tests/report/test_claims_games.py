@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from dyniso.report import claims
-from dyniso.report.claims import NotRunError, game_runs, judge
-from dyniso.report.claims.game_runs import GameRuns
+from dyniso.report.claims import NotRunError, judge
 from dyniso.report.claims.games import GAMES, LOSS, OURS, RELU
+from dyniso.report.results import RETURN, Results
 from dyniso.study import specs, store
 from dyniso.study.specs.reinforcement import AUTHORS, SINGLE
 
@@ -63,7 +63,7 @@ def stored(experiment, frame: pd.DataFrame) -> None:
 
 def judging(experiment, frame: pd.DataFrame):
     """From the id of a claim to its verdict on some rows."""
-    runs = GameRuns.of(experiment, frame)
+    runs = Results(experiment, frame)
     return lambda id: judge(BY_ID[id], "check", lambda _: runs)
 
 
@@ -156,7 +156,7 @@ DROPS = {
         lambda f: (f["method"] == "adam") & (f["seed"] == 2) & (f["task"] == 9),
         "no return of adam, seed 2, task 9",
     ),
-    "the return": (lambda f: f["metric"] == "return", "metric='return'"),
+    "the return": (lambda f: f["metric"] == "return", "no return of reset_all"),
     "a visit of the fresh agent": (
         lambda f: (f["method"] == SINGLE) & (f["seed"] == 0) & (f["task"] == 3),
         f"no return of {SINGLE}, seed 0, task 3",
@@ -202,13 +202,13 @@ def test_arm_that_learns_next_to_nothing_has_nothing_to_keep(registry):
 def test_one_cycle_has_no_first_and_last(registry):
     one = replace(registry, games=replace(registry.games, cycles=1))
     with pytest.raises(NotRunError, match="its first is its last"):
-        GameRuns.of(one, rows_of(one, falling(0.0))).last(claims.SCORE, "adam")
+        Results(one, rows_of(one, falling(0.0))).per_seed(claims.SCORE, "adam")
 
 
 def test_rows_of_seeds_that_a_spec_does_not_have_are_left_out(registry):
     fewer = replace(registry, seeds=SEEDS[:3])
-    runs = GameRuns.of(fewer, rows_of(registry, falling(0.0)))
-    assert runs.first(claims.SCORE, "adam").shape == (len(NAMES), 3)
+    runs = Results(fewer, rows_of(registry, falling(0.0)))
+    assert runs.per_seed(claims.SCORE, "adam", "early").shape == (len(NAMES), 3)
 
 
 # ---------------------------------------------------------------------------------------------------- the registry
@@ -219,22 +219,17 @@ def test_rows_of_seeds_that_a_spec_does_not_have_are_left_out(registry):
 def test_every_claim_reads_arms_and_metrics_that_its_experiment_records(claim, tier):
     (name,) = claim.experiments
     experiment = specs.find(name, tier)
-    tasks, metrics = range(-1, experiment.tasks), sorted({*GameRuns.worst, "diverged"})
-    index = pd.MultiIndex.from_product([[m.name for m in experiment.methods], metrics, experiment.seeds])
-    cells = pd.DataFrame(np.random.default_rng(0).uniform(0.4, 0.6, (len(index), len(tasks))), index, list(tasks))
-    cells.loc[index.get_level_values(1) == "diverged"] = 0.0
-    count = len(experiment.games.names)
-    visits = cells.xs("return", level=1).rename_axis(["method", "seed"]).stack().rename("return").reset_index()
-    visits = visits.set_axis(["method", "seed", "task", "return"], axis=1).query("task >= 0")
-    game = (visits["task"] % count).map(dict(enumerate(experiment.games.names)))
-    visits = visits.assign(game=game, cycle=visits["task"] // count, diverged=0.0)
-    found = judge(claim, tier, lambda e: GameRuns(e, cells, "a CPU", "abc", visits=visits))
+    tasks, metrics = range(-1, experiment.tasks), ["diverged", "dormant_0.025", "game", "isometry_defect", RETURN]
+    names = [m.name for m in experiment.methods]
+    keys = pd.MultiIndex.from_product([names, metrics, experiment.seeds, tasks])
+    frame = keys.to_frame(index=False, name=["method", "metric", "seed", "task"]).assign(layer="")
+    frame["value"] = np.random.default_rng(0).uniform(0.4, 0.6, len(frame))
+    frame.loc[frame["metric"] == "diverged", "value"] = 0.0
+    of_game = frame["metric"] == "game"
+    frame.loc[of_game, "value"] = frame.loc[of_game, "task"] % len(experiment.games.names)
+    rows = Results(experiment, frame.assign(hardware="a CPU", commit="abc"))
+    found = judge(claim, tier, lambda _: rows)
     assert found.missing == {} and found.verdict != "not run"
-
-
-def test_read_gives_each_kind_of_experiment_its_own_numbers(registry):
-    stored(registry, rows_of(registry, falling(0.0)))
-    assert isinstance(game_runs.read(registry), GameRuns)
 
 
 def test_authors_main_arm_is_compared_with_every_other_arm_of_their_scripts_and_every_method_of_others():

@@ -16,14 +16,14 @@ experiment says nothing where a table, method, seed or number is missing or was 
 fewer than MIN_SEEDS seeds; then the claim is not run, whatever the other experiments say.
 
 Beside the verdict stands the mean over all experiments as strata, with a stratified bootstrap interval; it decides
-nothing. How well a task goes is one score for classification and regression (`dyniso.report.claims.runs`). A
+nothing. How well a task goes is one score for classification and regression (`dyniso.report.results`). A
 diverged run has the worst value of its metric (`WORST`), is never left out, and is named in the reason. A verdict
 speaks of its scale alone. With four seeds the interval is too narrow: it clears a threshold where all four seeds do, at
 times where three do. A statement says who claims or asks what, so that it is true whatever the verdict.
 
 A new stream of the supervised suite is judged by itself (`names.SUITE`); any other experiment is where its name is
 added to a tuple of `names`. Sequences of games have claims of their own (`games`), and a score that a fresh agent
-measures (`game_runs`).
+measures (`dyniso.report.results`).
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ from __future__ import annotations
 import functools
 
 from ...checks import require
-from . import game_runs
+from ..results import SCORE, WORST, NotRunError, Results
 from .comparisons import COMPARISONS
 from .games import GAMES
 from .learning import LEARNING
 from .mechanism import MECHANISM
 from .rule import NONE, SIDES, SOURCES, VERDICTS, word
-from .runs import SCORE, WORST, NotRunError, Runs, Stored
 from .show import HEAD, as_record, as_rows, lines
 from .verdict import MIN_SEEDS, Claim, Finding, Pooled, Verdict, find, judge
 
@@ -55,7 +54,6 @@ __all__ = [
     "Finding",
     "NotRunError",
     "Pooled",
-    "Runs",
     "Verdict",
     "as_record",
     "as_rows",
@@ -70,7 +68,7 @@ __all__ = [
 CLAIMS: tuple[Claim, ...] = (*LEARNING, *COMPARISONS, *MECHANISM, *GAMES)
 
 
-def effect(id: str, stored: Stored) -> tuple[float, float, float]:
+def effect(id: str, stored: Results) -> tuple[float, float, float]:
     """Effect of a registered claim on one experiment's numbers, with the ends of its interval.
 
     Raises:
@@ -87,5 +85,5 @@ def judge_all(tier: str = "check") -> list[tuple[Claim, Verdict]]:
     Raises:
         ValueError: an unknown tier.
     """
-    read = functools.cache(game_runs.read)
+    read = functools.cache(Results.stored)
     return [(claim, judge(claim, tier, read)) for claim in CLAIMS]

@@ -1,6 +1,6 @@
 """Claims about sequences of games: what agents lose and keep, whom AdamO beats, and what of its arm does it.
 
-A score is a return over that of a fresh agent in the same game (`dyniso.report.claims.game_runs`). Thresholds:
+A score is a return over that of a fresh agent in the same game (`dyniso.report.results`). Thresholds:
 
     LOSS  a change, or a distance from a fresh agent, below a tenth of that agent's return is no loss. Five times that
           of streams: a return has no upper end and rests on a few hundred episodes a visit, an accuracy on thousands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..results import Arm
 from .effects import gained, gained_on_first_task, kept, lost
 from .names import (
     ABSTRACT,
@@ -19,7 +20,6 @@ from .names import (
     RL_CODE,
     SUITE,
 )
-from .runs import Arm
 from .verdict import Claim
 
 LOST = "score, first minus last fifth of the tasks"

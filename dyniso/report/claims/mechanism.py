@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..results import Arm
 from .effects import (
     better_conditioned,
     better_kernel,
@@ -17,7 +18,6 @@ from .effects import (
     reactivated_more,
 )
 from .names import ABSTRACT, ADAMO, ENDS, HYPERPARAMETER, IMAGES, IS_ADAMO, LAST, PRINTED, READERS, SAME_IMAGES, SUITE
-from .runs import Arm
 from .verdict import Claim
 
 NEAR = 0.05  # mean (sigma^2 - 1)^2; ours: singular values in about .78 to 1.22

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...checks import require
-from ...stats import Array, bootstrap_interval, iqm, mean, paired_improvement, stratified_bootstrap_interval
+from ...stats import Array, estimate, mean, paired_improvement, stratified_bootstrap_interval
 from ...study import specs, store
 from ...study.specs import Comparison
-from . import game_runs
+from ..results import NotRunError, Results
 from .benchmarks import is_of_the_paper
 from .rule import SOURCES, word
-from .runs import NotRunError, Stored
 
 MIN_SEEDS = 3  # an interval from fewer is the range of two numbers, or none
 
-Effect = Callable[[Any], Array]  # the runs that it is for, `Runs` or `GameRuns` -> (seeds,) or (games, seeds)
+Effect = Callable[[Results], Array]  # stored results -> (seeds,) or (games, seeds)
 
 
 @dataclass(frozen=True)
@@ -111,13 +110,13 @@ class Verdict:
         return "; ".join([f"tier {self.tier}", *(f"{', '.join(names)}: {size}" for size, names in sizes.items())])
 
 
-def find(claim: Claim, runs: Stored) -> Finding:
+def find(claim: Claim, runs: Results) -> Finding:
     """Judge a claim on one experiment. NotRunError if its rows do not suffice."""
     experiment, seeds = runs.experiment, len(runs.experiment.seeds)
     if seeds < MIN_SEEDS:
         raise NotRunError(f"{experiment.name} has only {seeds} of the {MIN_SEEDS} seeds that an interval needs")
-    runs = replace(runs, diverged=set())
-    values = claim.effect(runs)
+    runs.diverged.clear()
+    values, diverged = claim.effect(runs), tuple(sorted(runs.diverged))
     if values.shape not in ((seeds,), (len(runs.games), seeds)) or not np.isfinite(values).all():
         raise NotRunError(f"{experiment.name} gives no number for every seed: {values.tolist()}")
     effect, low, high = estimate(values)
@@ -140,26 +139,17 @@ def find(claim: Claim, runs: Stored) -> Finding:
         improved=float(paired_improvement(flat, np.full_like(flat, claim.threshold))),
         side=side,
         of_the_paper=is_of_the_paper(experiment),
-        diverged=tuple(sorted(runs.diverged)),
+        diverged=diverged,
         games=runs.games,
     )
 
 
-def keeps_as_well(claim: Claim, runs: Stored) -> bool:
+def keeps_as_well(claim: Claim, runs: Results) -> bool:
     """Whether the control of a claim surely keeps what it should lose, so that the experiment cannot test the claim."""
     if claim.control is None:
         return False
-    _, low, _ = estimate(claim.control(replace(runs, diverged=set())))
+    _, low, _ = estimate(claim.control(runs))
     return low > claim.threshold
-
-
-def estimate(values: Array) -> tuple[float, float, float]:
-    """Mean over (seeds,), or interquartile mean over (games, seeds) with seeds drawn within games; and its interval."""
-    generator = np.random.default_rng(0)
-    if values.ndim == 1:
-        return float(values.mean()), *map(float, bootstrap_interval(values, generator))  # type: ignore[return-value]
-    low, high = map(float, stratified_bootstrap_interval(values, generator, iqm))
-    return float(iqm(values.reshape(-1))), low, high
 
 
 def pool(findings: Sequence[Finding]) -> Pooled | None:
@@ -171,10 +161,10 @@ def pool(findings: Sequence[Finding]) -> Pooled | None:
     return Pooled(float(values.mean()), low, high, float(np.mean([f.improved for f in findings])))
 
 
-Read = Callable[[Any], Stored]  # from an experiment
+Read = Callable[[Comparison], Results]  # from an experiment
 
 
-def judge(claim: Claim, tier: str = "check", read: Read = game_runs.read) -> Verdict:
+def judge(claim: Claim, tier: str = "check", read: Read = Results.stored) -> Verdict:
     """The verdict on a claim from the committed tables of a tier, by the rule of `dyniso.report.claims`.
 
     Args:
