@@ -27,33 +27,27 @@ shown = 2  # 1..5: how many first and last cycles count as early and late
 # %% tags=["hide-input"]
 import time
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from torch import nn
 
-from dyniso.report import claims, figures, returns
-from dyniso.study import specs, store
+from dyniso import AdamO, isometry_groups
+from dyniso.report import arm_figures, arms, claims, figures, film
+from dyniso.report.claims.games import PENALTY, SORTING
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.report.results import Results
-from dyniso.report.claims.games import PENALTY, SORTING
-from dyniso.optim import AdamO, isometry_groups
-from dyniso.study.rl import film
+from dyniso.stats import rank_correlation, with_interval
+from dyniso.study import specs
 from dyniso.study.rl.envs import random_return
 from dyniso.study.rl.games import make_game, native_actions
 from dyniso.study.rl.sequence import visit
+from dyniso.study.rl.watch import watch
 from dyniso.study.specs.reinforcement import AUTHORS, SINGLE, SUITES, Games
-from dyniso.stats import estimate, with_interval
 
 started = time.perf_counter()
-figures.use_style()
-stored = specs.find("minatar", "check")
-paper = specs.find("minatar", "paper")
-frame = store.read_compact(stored)
-labels = {m.name: m.label for m in stored.methods}
+results, paper = Results.stored("minatar"), specs.find("minatar", "paper")
+stored, labels = results.experiment, results.labels
 games, cycles, seeds = stored.games, stored.games.cycles, len(stored.seeds)
-tables = {m: returns.normalised(returns.visits(frame, stored), m) for m in returns.PER_VISIT}
-table = tables["return"]
 
 # %% [markdown]
 # ## What the paper says, and what its scripts do
@@ -80,18 +74,15 @@ table = tables["return"]
 
 # %% tags=["hide-input"]
 everything = Games(names=SUITES["minatar"], max_episode_steps=500)
-strips = {name: film.strip(film.film(everything, name, None, 8, seed, 1)) for name in SUITES["minatar"]}
-fig, axes = plt.subplots(len(strips), 1, figsize=(6.4, 4.6), layout="constrained")
-for ax, (name, pixels) in zip(axes, strips.items(), strict=True):
-    ax.imshow(pixels, interpolation="nearest")
-    ax.set_title(name.replace("_", " "), fontsize=9, loc="left", pad=2)
-    ax.set_axis_off()
+strips = {
+    name: film.strip(film.pictures("minatar", watch(everything, name, None, 8, seed))) for name in SUITES["minatar"]
+}
 counts = pd.DataFrame(
     [(n, make_game("minatar", n, 500).actions, make_game("minatar", n, 500).channels) for n in strips],
     columns=["game", "actions", "channels"],
 )
 show(
-    fig,
+    arm_figures.strips_figure(strips, 4.6),
     counts,
     name="fig-minatar-games",
     caption="Nine frames of random play in each of the five games, from left to right; one colour a channel. The experiments at hand use "
@@ -182,48 +173,22 @@ show_table(
 # the first point is low even for an agent that plays well from the start.
 
 
-# %% tags=["hide-input"]
-def within(method, cycle_list):
-    """Return at each point of a visit, by game: mean over cycles and seeds."""
-    points = curve[(curve["method"] == method) & curve["cycle"].isin(cycle_list)]
-    return points.groupby(["game", "steps"])["value"].mean().unstack("game")
-
-
-curve = returns.curves(frame, stored)
-early, late = list(range(shown)), list(range(cycles - shown, cycles))
-single = within(SINGLE, range(cycles))
-
-# %% tags=["hide-input"]
+# %%
 picked = ["adam", "adamo_no_bias", "maxmin", "maxmin_adamo_no_bias"]
-fig, axes = plt.subplots(
-    len(picked), len(games.names), figsize=(6.4, 7.2), sharex=True, sharey="col", layout="constrained"
-)
-drawn = []
-for i, method in enumerate(picked):
-    for ax, game in zip(axes[i], games.names, strict=True):
-        ax.plot(single.index, single[game], color=figures.INK, linestyle=":", label="fresh net, all cycles")
-        for which, style in ((early, "--"), (late, "-")):
-            now = within(method, which)
-            name = f"cycles {which[0] + 1} to {which[-1] + 1}"
-            ax.plot(now.index, now[game], color=figures.palette(4)[i], linestyle=style, label=name)
-            drawn.append(now[[game]].melt(ignore_index=False).reset_index().assign(method=method, cycles=name))
-        ax.grid(True)
-        ax.set_title(f"{labels[method]}: {game.replace('_', ' ')}", fontsize=8)
-for ax in axes[-1]:
-    ax.set_xlabel("steps into the visit")
-    ax.xaxis.set_major_formatter(plt.matplotlib.ticker.FuncFormatter(lambda v, _: f"{v / 1000:.0f}k"))
-axes[1, 0].set_ylabel("return of the episodes that ended")
-fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+fig, drawn = arm_figures.within_figure(results, picked, shown)
 show(
     fig,
-    pd.concat(drawn, ignore_index=True),
+    drawn,
     name="fig-minatar-curves",
-    caption=f"Return within a visit, mean over the {shown} first (dashed) and last (solid) cycles and {seeds} seeds; dotted: a fresh net.",
+    caption=f"First and last cycles lie close together: hardly a loss on average. Return within a visit, mean over the {shown} first (dashed) and last "
+    f"(solid) cycles and {seeds} seeds; dotted: a fresh net.",
     alt="Eight small panels of rising curves, four methods by two games; first and last cycles and the fresh net lie close together.",
 )
 
 # %% tags=["hide-input"]
-reached = {g: (random_return(games, g, seed=seed), float(single[g].iloc[-1])) for g in games.names}
+fresh = arms.within(results, range(cycles))
+fresh = fresh[fresh["method"] == SINGLE].groupby("game")["value"].last()
+reached = {g: (random_return(games, g, seed=seed), float(fresh[g])) for g in games.names}
 claim(
     "games-are-learned-in-a-visit",
     "Each game is visibly learned within one visit by a fresh net: "
@@ -235,84 +200,37 @@ claim(
 # %% [markdown]
 # ## Over the cycles
 
-# %% tags=["hide-input"]
-points = returns.by_cycle(frame, stored)
-area = returns.area(frame, stored)
+# %%
 FAMILIES = {
     "the authors' arms": ("adam", "adamo_no_bias", "maxmin_adamo_no_bias", "l2_init", "nap", "spectral"),
     "what they change at once": ("adam_no_bias", "adamo", "maxmin", "maxmin_no_bias", "maxmin_adamo"),
     "other methods": ("redo", "layernorm", "crelu", "shrink_perturb", "fire", "adam_kept"),
 }
-
-# %% tags=["hide-input"]
-fig, axes = plt.subplots(3, 1, figsize=(6.4, 9.6), sharex=True, sharey=True, layout="constrained")
-for ax, (family, names) in zip(axes, FAMILIES.items(), strict=True):
-    colours = figures.palette(len(names))
-    for i, name in enumerate(names):
-        p = points[points["method"] == name]
-        ax.plot(p["cycle"] + 1, p["mean"], color=colours[i], linestyle=figures.DASHES[i], label=labels[name])
-        ax.fill_between(p["cycle"] + 1, p["low"], p["high"], color=colours[i], alpha=0.12, linewidth=0)
-    ax.axhline(1, color=figures.INK, linewidth=1)
-    ax.set_title(family, fontsize=10, loc="left")
-    ax.legend(ncols=2, fontsize=8)
-    ax.grid(True)
-axes[1].set_ylabel("return over that of a fresh net")
-axes[-1].set_xlabel("cycle")
+fig, points = arm_figures.families_figure(results, FAMILIES)
 show(
     fig,
     points,
     name="fig-minatar-cycles",
-    caption=f"Return over that of a fresh net in the same game: interquartile mean over {len(games.names)} games and {seeds} seeds, shaded: "
-    "95 % stratified bootstrap interval. One: as good as starting anew.",
+    caption=f"No arm falls steadily. Return over that of a fresh net in the same game: interquartile mean over {len(games.names)} games and {seeds} seeds, "
+    "shaded: 95 % stratified bootstrap interval. One: as good as starting anew.",
     alt="Three panels of normalised return over ten cycles. Most methods stay between one and one and a half; none falls steadily.",
 )
 
-
 # %% tags=["hide-input"]
-def over_last(count, pairs, by="return"):
-    """Mean difference of pairs of arms over the last cycles: effect and the ends of its interval."""
-    return over(range(cycles - count, cycles), pairs, by)
-
-
-def over(span, pairs, by="return"):
-    """The same over some cycles."""
-    one, other = (
-        [returns.scores(tables[by], name, span, games.names) for name in side] for side in zip(*pairs, strict=True)
-    )
-    return estimate(sum(x - y for x, y in zip(one, other, strict=True)) / len(pairs))
-
-
-numbers = Results(stored, frame)
-whole, cleared = (
-    claims.effect("minatar_maxmin_adamo_beats_adam", numbers),
-    claims.effect("minatar_cleared_state", numbers),
-)
-board = []
-for m in stored.methods:
-    board.append(
-        {
-            "name": m.name,
-            **{
-                k: returns.aggregate(returns.scores(by_metric, m.name, late, games.names), seed=seed)
-                for k, by_metric in tables.items()
-            },
-            "change": returns.change(table, m.name, stored, seed),
-            "area": float(area[(area["method"] == m.name) & area["cycle"].isin(late)]["area"].mean()),
-        }
-    )
-board.sort(key=lambda row: -row["return"].value)
-by_name = {row["name"]: row for row in board}
-
-# %% tags=["hide-input"]
+late = arms.last_cycles(results, shown)
+board = arms.board(results, late, seed)
+by_name = {row.arm: row for row in board}
+whole = claims.effect("minatar_maxmin_adamo_beats_adam", results)
+cleared = claims.effect("minatar_cleared_state", results)
 show_table(
     [
         {
-            "arm": labels[row["name"]],
-            f"score, last {shown} cycles": with_interval(*row["return"], ".2f"),
-            "by reward in 1,000 steps": with_interval(*row["reward_rate"], ".2f"),
-            "in evaluation episodes": with_interval(*row["evaluation_return"], ".2f"),
-            "area under the curves": f"{row['area']:.2f}",
-            "last minus first cycle": with_interval(*row["change"]),
+            "arm": labels[row.arm],
+            f"score, last {shown} cycles": with_interval(*row.scores["return"], ".2f"),
+            "by reward in 1,000 steps": with_interval(*row.scores["reward_rate"], ".2f"),
+            "in evaluation episodes": with_interval(*row.scores["evaluation_return"], ".2f"),
+            "area under the curves": f"{row.area:.2f}",
+            "last minus first cycle": with_interval(*row.change),
         }
         for row in board
     ]
@@ -327,41 +245,40 @@ show_table(
 # intervals are too narrow, and there are many of them.
 
 # %% tags=["hide-input"]
-lost = [row["name"] for row in board if row["change"].high < 0]
-gained = [row["name"] for row in board if row["change"].low > 0]
+lost = [row.arm for row in board if row.change.high < 0]
+gained = [row.arm for row in board if row.change.low > 0]
 adam, fell = by_name["adam"], ", ".join(labels[name] for name in lost)
 claim(
     "hardly-a-loss-on-average",
     f"On average there is hardly a loss of plasticity to see in {cycles} cycles: of {len(board)} methods {len(gained)} end the last cycle surely higher than "
-    f"the first, {len(lost)} surely lower ({fell}). Whether Adam, at {with_interval(*adam['change'])}, loses is not decided.",
-    len(gained) >= 5 and len(lost) <= 1 and adam["change"].low < -0.1 < adam["change"].high,
+    f"the first, {len(lost)} surely lower ({fell}). Whether Adam, at {with_interval(*adam.change)}, loses is not decided.",
+    len(gained) >= 5 and len(lost) <= 1 and adam.change.low < -0.1 < adam.change.high,
 )
-going_on = [row for row in board if row["name"] != SINGLE]
-above, below = (
-    {k: [row["name"] for row in going_on if side(row[k])] for k in tables}
-    for side in (lambda score: score.low > 1, lambda score: score.high < 1)
-)
+going_on = [row.scores for row in board if row.arm != SINGLE]
+measures = ("return", "reward_rate", "evaluation_return")
+above = {by: sum(scores[by].low > 1 for scores in going_on) for by in measures}
+below = {by: sum(scores[by].high < 1 for scores in going_on) for by in measures}
 claim(
     "going-on-against-starting-anew",
-    f"Whether going on is worth more than starting anew depends on what is counted: of {len(going_on)} methods that go on {len(above['return'])} end surely above a "
-    f"fresh net in returns and {len(below['return'])} below, by reward in 1,000 steps {len(above['reward_rate'])} and {len(below['reward_rate'])}, in evaluation "
-    f"{len(above['evaluation_return'])} and {len(below['evaluation_return'])}.",
-    len(above["return"]) > 6 > len(below["return"]) and len(below["reward_rate"]) > len(above["reward_rate"]),
+    f"Whether going on is worth more than starting anew depends on what is counted: of {len(going_on)} methods that go on {above['return']} end surely above a "
+    f"fresh net in returns and {below['return']} below, by reward in 1,000 steps {above['reward_rate']} and {below['reward_rate']}, in evaluation "
+    f"{above['evaluation_return']} and {below['evaluation_return']}.",
+    above["return"] > 6 > below["return"] and below["reward_rate"] > above["reward_rate"],
 )
 claim(
     "clearing-adams-state-costs",
     f"Clearing Adam's state at changes of game, which all the authors' arms do, costs plain Adam {with_interval(*cleared)}: with its state kept it is among the "
-    f"two best, {with_interval(*by_name['adam_kept']['return'], '.2f')}.",
-    cleared[2] < 0 and "adam_kept" in [row["name"] for row in board[:2]],
+    f"two best, {with_interval(*by_name['adam_kept'].scores['return'], '.2f')}.",
+    cleared[2] < 0 and "adam_kept" in [row.arm for row in board[:2]],
 )
 ours = by_name["maxmin_adamo_no_bias"]
 claim(
     "authors-arm-is-ahead-of-adam",
-    f"The authors' AdamO arm ends at {with_interval(*ours['return'], '.2f')}, ahead of Adam by {with_interval(*whole)}.",
+    f"The authors' AdamO arm ends at {with_interval(*ours.scores['return'], '.2f')}, ahead of Adam by {with_interval(*whole)}.",
     whole[1] > 0,
 )
 OURS = [("maxmin_adamo_no_bias", "adam")]
-leads = {count: over_last(count, OURS) for count in (1, 3, 5)}
+leads = {count: arms.effect(results, OURS, arms.last_cycles(results, count)) for count in (1, 3, 5)}
 claim(
     "lead-leans-on-cycles",
     "That lead leans on which cycles are taken: it is "
@@ -381,75 +298,48 @@ claim(
 PULLED, FREE = zip(*PENALTY, strict=True)  # four arms with the penalty, and the same without
 
 
-def failed(names, by="return"):
-    """Visits of some arms below half of a fresh net."""
-    rows = tables[by]
-    return rows[rows["method"].isin(names) & (rows["score"] < 0.5)]
-
-
-def runs_of(rows):
-    """How many runs, an arm and a seed, they are of."""
-    return rows.groupby(["method", "seed"]).ngroups
-
-
 visits_of_four, runs_of_four = 4 * seeds * games.visits, 4 * seeds
-free, held = failed(FREE), failed(PULLED)
-
-# %% tags=["hide-input"]
-counts = (
-    pd.DataFrame({by: failed(labels, by).groupby("method").size() for by in tables})
-    .reindex(labels)
-    .fillna(0)
-    .astype(int)
-)
-show_table(
-    [
-        {
-            "arm": labels[name],
-            "failed visits": row["return"],
-            "by reward in 1,000 steps": row["reward_rate"],
-            "in evaluation": row["evaluation_return"],
-        }
-        for name, row in counts.sort_values("return", ascending=False).iterrows()
-        if row.any()
-    ]
-)
+free, held = arms.failed(results, FREE), arms.failed(results, PULLED)
+evaluated = arms.failed(results, FREE, "evaluation_return")
+by_rate = [len(arms.failed(results, names, "reward_rate")) for names in (FREE, PULLED)]
+evaluated_pulled = arms.failed(results, PULLED, "evaluation_return")
+show_table(arms.failures(results))
 claim(
     "penalty-keeps-visits-from-failing",
-    f"The penalty keeps visits from failing. Of the {visits_of_four} visits of the four arms without it {len(free)} fail, in {runs_of(free)} of {runs_of_four} runs, "
+    f"The penalty keeps visits from failing. Of the {visits_of_four} visits of the four arms without it {len(free)} fail, in {arms.runs_of(free)} of {runs_of_four} runs, "
     f"all after the first cycle; of as many with it {len(held)}. A fresh net never fails, nor do FIRE and shrink & perturb, which change the weights at every change "
-    f"of game. In evaluation it is {len(failed(FREE, 'evaluation_return'))} visits in {runs_of(failed(FREE, 'evaluation_return'))} runs against "
-    f"{len(failed(PULLED, 'evaluation_return'))}, by reward in 1,000 steps {len(failed(FREE, 'reward_rate'))} against {len(failed(PULLED, 'reward_rate'))}.",
+    f"of game. In evaluation it is {len(evaluated)} visits in {arms.runs_of(evaluated)} runs against "
+    f"{len(evaluated_pulled)}, by reward in 1,000 steps {by_rate[0]} against {by_rate[1]}.",
     len(free) > 15
-    and runs_of(free) >= 8
+    and arms.runs_of(free) >= 8
     and free["cycle"].min() > 0
     and held.empty
-    and failed([SINGLE, "fire", "shrink_perturb"]).empty
-    and len(failed(FREE, "evaluation_return")) > 10
-    and failed(PULLED, "evaluation_return").empty
-    and len(failed(FREE, "reward_rate")) > 10 * len(failed(PULLED, "reward_rate")),
+    and arms.failed(results, [SINGLE, "fire", "shrink_perturb"]).empty
+    and len(evaluated) > 10
+    and evaluated_pulled.empty
+    and by_rate[0] > 10 * by_rate[1],
 )
-episodes = frame[(frame["metric"] == "episodes") & (frame["layer"] == "")].set_index(["method", "seed", "task"])[
-    "value"
-]
 breakout = free[free["game"] == "breakout"]
-lengths = games.steps_per_game / episodes.loc[pd.MultiIndex.from_frame(breakout[["method", "seed", "task"]])]
-later = table[table["method"].isin(FREE)].merge(
-    free[["method", "seed", "task"]].rename(columns={"task": "since"}), on=["method", "seed"]
-)
-recovered = later[(later["task"] > later["since"]) & (later["score"] > 1)].groupby(["method", "seed"]).ngroups
+episodes = [
+    float(results.values("episodes", v.method, int(v.task))[stored.seeds.index(v.seed), 0])
+    for v in breakout.itertuples()
+]
+length = games.steps_per_game / pd.Series(episodes).median()
+recovered = arms.recovered(results, free)
 claim(
     "failed-visits-are-breakout-and-pass",
-    f"{len(breakout)} of these {len(free)} are in breakout: an episode lasts {lengths.median():.0f} steps in them, so the ball is hardly ever met. It passes: in "
-    f"{recovered} of the {runs_of(free)} runs a later visit is above a fresh net again.",
-    len(breakout) > 0.8 * len(free) and lengths.median() < 12 and recovered > runs_of(free) / 2,
+    f"{len(breakout)} of these {len(free)} are in breakout: an episode lasts {length:.0f} steps in them, so the ball is hardly ever met. It passes: in "
+    f"{recovered} of the {arms.runs_of(free)} runs a later visit is above a fresh net again.",
+    len(breakout) > 0.8 * len(free) and length < 12 and recovered > arms.runs_of(free) / 2,
 )
-start = {by: over([0], PENALTY, by) for by in tables}
+BOTH = ("return", "evaluation_return")
+start = {by: arms.effect(results, PENALTY, arms.cycle(results, 0), by) for by in BOTH}
+end = {by: arms.effect(results, PENALTY, late, by) for by in BOTH}
 claim(
     "penalty-costs-at-first",
     f"The penalty costs at first: {with_interval(*start['return'])} of a fresh net's return in the first cycle, and {with_interval(*start['evaluation_return'])} in evaluation. A part of what "
     "AdamO gains from the first cycle to the last is this cost wearing off.",
-    all(start[by][2] < min(0, over_last(shown, PENALTY, by)[0]) for by in ("return", "evaluation_return")),
+    all(start[by][2] < min(0, end[by][0]) for by in BOTH),
 )
 
 # %% [markdown]
@@ -461,66 +351,38 @@ claim(
 # after the equivalent of a hundred steps, still means something.
 
 
-# %% tags=["hide-input"]
-def instrument(metric, part):
-    """A measure of every method, mean over hidden layers, seeds and the last visits."""
-    rows = frame[(frame["metric"] == metric) & (frame["task"] >= stored.tasks - len(games.names) * shown)]
-    if part:
-        rows = figures.hidden_layers(rows[rows["layer"].str.startswith(part + ".")])
-    else:
-        rows = rows[rows["layer"] == ""]
-    return rows.groupby("method")["value"].mean()
-
-
+# %%
 INSTRUMENTS = {
     "isometry_defect": ("isometry_defect", "actor", "isometry defect, actor"),
     "dormant_actor": ("dormant_0.025", "actor", "dormant units, actor"),
     "dormant_critic": ("dormant_0.025", "critic", "dormant units, critic"),
-    "P_100": ("P_100", "", "$P_{100}$ of the actor"),
-    "distance": ("distance", "", "distance from the start"),
-    "weight_norm": ("weight_norm", "", "norm of all weights"),
+    "P_100": ("P_100", "hidden", "$P_{100}$ of the actor"),
+    "distance": ("distance", "hidden", "distance from the start"),
+    "weight_norm": ("weight_norm", "hidden", "norm of all weights"),
 }
-measured = pd.DataFrame({key: instrument(metric, part) for key, (metric, part, _) in INSTRUMENTS.items()})
-measured["score"] = {m: by_name[m]["return"].value for m in measured.index}
-
-# %% tags=["hide-input"]
-fig, axes = plt.subplots(3, 2, figsize=(6.4, 8.4), layout="constrained")
-colour = dict(zip(FAMILIES, figures.palette(3), strict=True))
-for ax, (key, (*_, label)) in zip(axes.flat, INSTRUMENTS.items(), strict=True):
-    for family, names in FAMILIES.items():
-        names = list(names)
-        ax.scatter(measured.loc[names, key], measured.loc[names, "score"], color=colour[family], s=24, label=family)
-    ax.scatter(
-        measured.loc[[SINGLE], key],
-        measured.loc[[SINGLE], "score"],
-        color=figures.INK,
-        marker="x",
-        s=36,
-        label=labels[SINGLE],
-    )
-    ax.set_xlabel(label)
-    ax.set_xscale("log" if key == "isometry_defect" else "linear")
-    ax.grid(True)
-axes[1, 0].set_ylabel("score in the last cycles")
-fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+measured = pd.DataFrame({key: results.means(metric, late, part) for key, (metric, part, _) in INSTRUMENTS.items()})
+measured["score"] = {arm: row.scores["return"].value for arm, row in by_name.items()}
+titles = {key: title for key, (*_, title) in INSTRUMENTS.items()}
+fig, table = arm_figures.instruments_figure(measured, FAMILIES, titles, labels[SINGLE])
 show(
     fig,
-    measured.rename_axis("method").reset_index(),
+    table,
     name="fig-minatar-instruments",
-    caption=f"Score against six measures, one dot a method: mean over the last {2 * shown} visits, hidden layers and {seeds} seeds. The distance of "
-    "the fresh net is that to another draw.",
+    caption=f"No instrument alone says who scores. Score against six measures, one dot a method: mean over the last {2 * shown} visits, hidden layers "
+    f"and {seeds} seeds. The distance of the fresh net is that to another draw.",
     alt="Six scatter plots of score against isometry defect, dormant units of actor and critic, P 100, distance and norm.",
 )
-whole_score = {
-    by: pd.Series({m: returns.aggregate(returns.scores(t, m, range(cycles), games.names)).value for m in labels})
-    for by, t in tables.items()
+
+# %% tags=["hide-input"]
+over_all = {row.arm: row.scores for row in arms.board(results, range(stored.tasks), seed)}
+scores = {"late": measured["score"]} | {by: pd.Series({a: s[by].value for a, s in over_all.items()}) for by in measures}
+agrees = {
+    (key, by): rank_correlation(measured[key].to_numpy(), own[measured.index].to_numpy())
+    for key in INSTRUMENTS
+    for by, own in scores.items()
 }
-order = {key: float(measured[key].rank().corr(measured["score"].rank())) for key in INSTRUMENTS}
-start_defect = float(
-    figures.hidden_layers(
-        frame[(frame["metric"] == "isometry_defect") & (frame["task"] == -1) & frame["layer"].str.startswith("actor")]
-    )["value"].mean()
-)
+order = {key: agrees[key, "late"] for key in INSTRUMENTS}
+start_defect = results.means("isometry_defect", -1, "actor").mean()
 
 # %% tags=["hide-input"]
 iso = measured["isometry_defect"]
@@ -539,22 +401,17 @@ claim(
 )
 
 
-def agrees(key, by):
-    """Rank correlation of a measure with the score over all cycles."""
-    return float(measured[key].rank().corr(whole_score[by].rank()))
-
-
 claim(
     "no-instrument-orders-two-cycles",
     f"With the score of two cycles none of the instruments orders the methods well: {order['isometry_defect']:+.2f} (rank correlation; isometry defect), "
     f"{order['dormant_actor']:+.2f} and {order['dormant_critic']:+.2f} (dormant units), {order['P_100']:+.2f} (P_100 of the actor's kernel). Over all cycles P_100 does better, "
-    f"{agrees('P_100', 'return'):+.2f} for returns and {agrees('P_100', 'evaluation_return'):+.2f} in evaluation, but {agrees('P_100', 'reward_rate'):+.2f} by reward in 1,000 steps; there "
-    f"the norm of the weights, {agrees('weight_norm', 'reward_rate'):+.2f}, and the isometry defect, {agrees('isometry_defect', 'reward_rate'):+.2f}, say most.",
+    f"{agrees['P_100', 'return']:+.2f} for returns and {agrees['P_100', 'evaluation_return']:+.2f} in evaluation, but {agrees['P_100', 'reward_rate']:+.2f} by reward in 1,000 steps; there "
+    f"the norm of the weights, {agrees['weight_norm', 'reward_rate']:+.2f}, and the isometry defect, {agrees['isometry_defect', 'reward_rate']:+.2f}, say most.",
     max(map(abs, order.values())) < 0.6
-    and min(agrees("P_100", "return"), agrees("P_100", "evaluation_return")) > 0.6
-    and agrees("P_100", "reward_rate") < 0
+    and min(agrees["P_100", "return"], agrees["P_100", "evaluation_return"]) > 0.6
+    and agrees["P_100", "reward_rate"] < 0
     and {"weight_norm", "isometry_defect"}
-    == set(sorted(INSTRUMENTS, key=lambda key: -abs(agrees(key, "reward_rate")))[:2]),
+    == set(sorted(INSTRUMENTS, key=lambda key: -abs(agrees[key, "reward_rate"]))[:2]),
 )
 
 # %% [markdown]
@@ -564,28 +421,23 @@ claim(
 FOLLOWED = ("adam", "adam_kept", "maxmin", "adamo", "maxmin_adamo_no_bias", "l2_init")
 FOUR = ("isometry_defect", "dormant_0.025", "P_100", "distance")
 followed = specs.only_methods(stored, FOLLOWED)
-fig, moved = figures.cycles_figure(frame[frame["method"].isin(FOLLOWED)], followed, FOUR)
+fig, moved = figures.cycles_figure(results.frame[results.frame["method"].isin(FOLLOWED)], followed, FOUR)
 show(
     fig,
     moved,
     name="fig-minatar-instruments-cycles",
-    caption=f"Isometry defect, dormant units, $P_{{100}}$ of the actor before a visit, and distance from the first weights, mean over the visits of a "
+    caption=f"Weights drift away from isometry without an end; the kernel is no worse for it. Isometry defect, dormant units, $P_{{100}}$ of the actor before a visit, and distance from the first weights, mean over the visits of a "
     f"cycle and {seeds} seeds, shaded: 95 % intervals.",
     alt="Four panels over ten cycles. The isometry defect of Adam and MaxMin climbs all the way, that of AdamO falls; P 100 falls for none.",
 )
 by_cycle = moved.pivot_table(index=["metric", "method"], columns="task", values="mean")
 
 
-def from_to(metric, name):
-    """First and last cycle."""
-    return by_cycle.loc[metric, name].iloc[[0, -1]].tolist()
-
-
 # %% tags=["hide-input"]
 drift = by_cycle.loc["isometry_defect"]
 drifting = ("adam", "adam_kept", "maxmin")
-(a, b), (c, d), (e, f) = (from_to("isometry_defect", name) for name in drifting)
-kernels = [from_to("P_100", name) for name in drifting]
+(a, b), (c, d), (e, f) = (by_cycle.loc["isometry_defect", name].iloc[[0, -1]] for name in drifting)
+kernels = [by_cycle.loc["P_100", name].iloc[[0, -1]].tolist() for name in drifting]
 claim(
     "drift-does-not-spoil-the-kernel",
     f"Weights drift away from isometry without an end: in every single cycle the defect grows with Adam ({a:.0f} to {b:.0f}), with its state kept ({c:.0f} to {d:.0f}) "
@@ -605,9 +457,9 @@ claim(
 
 # %% tags=["hide-input"]
 factors = {
-    "MaxMin instead of ReLU": claims.effect("minatar_sorting", numbers),
-    "the penalty": claims.effect("minatar_penalty", numbers),
-    "no biases instead of biases": claims.effect("minatar_no_biases", numbers),
+    "MaxMin instead of ReLU": claims.effect("minatar_sorting", results),
+    "the penalty": claims.effect("minatar_penalty", results),
+    "no biases instead of biases": claims.effect("minatar_no_biases", results),
 }
 
 # %% tags=["hide-input"]
@@ -627,7 +479,7 @@ claim(
     min(factors["MaxMin instead of ReLU"][1], factors["the penalty"][1]) > 0
     and factors["no biases instead of biases"][1] < 0 < factors["no biases instead of biases"][2],
 )
-alone = claims.effect("minatar_penalty_adds_to_maxmin", numbers)
+alone = claims.effect("minatar_penalty_adds_to_maxmin", results)
 claim(
     "what-the-penalty-adds-is-not-decided",
     f"What the penalty adds to the authors' arm, to MaxMin without biases, is not decided: {with_interval(*alone)}.",
@@ -647,7 +499,11 @@ ARMS = {
     "Adam's state kept instead of cleared": [("adam_kept", "adam")],
 }
 BY = {"return": "return", "reward_rate": "reward in 1,000 steps", "evaluation_return": "evaluation"}
-windows = {(what, by): {k: over_last(k, pairs, by) for k in (2, 5)} for what, pairs in ARMS.items() for by in BY}
+windows = {
+    (what, by): {k: arms.effect(results, pairs, arms.last_cycles(results, k), by) for k in (2, 5)}
+    for what, pairs in ARMS.items()
+    for by in BY
+}
 
 # %% tags=["hide-input"]
 show_table(
@@ -661,7 +517,7 @@ claim(
     "effects-hang-on-the-measure",
     f"In returns the four effects are sure over two cycles and none is over five. By other measures two are: MaxMin in evaluation, "
     f"{with_interval(*sorting['evaluation_return'])}, and the penalty by reward in 1,000 steps, {with_interval(*pull['reward_rate'])}; in evaluation the penalty costs, "
-    f"{with_interval(*pull['evaluation_return'])}. Read {{prf:ref}}`clearing-adam-s-state`, {{prf:ref}}`authors-adamo-arm-ends`, {{prf:ref}}`sorting-helps-average-maxmin` as directions.",
+    f"{with_interval(*pull['evaluation_return'])}. Read {{prf:ref}}`clearing-adams-state-costs`, {{prf:ref}}`authors-arm-is-ahead-of-adam`, {{prf:ref}}`sorting-and-the-penalty-help` as directions.",
     all(windows[what, "return"][2][1] > 0 > windows[what, "return"][5][1] for what in ARMS)
     and min(sorting["evaluation_return"][1], pull["reward_rate"][1]) > 0 > pull["evaluation_return"][2],
 )
@@ -758,6 +614,6 @@ stamp(
     parameters={"seed": seed, "shown": shown},
     specs={f"{stored.name} {m.name}": specs.digest(stored, m) for m in stored.methods},
     seeds=stored.seeds,
-    hardware=store.hardware_of(frame),
+    hardware=results.hardware,
     wall_s=time.perf_counter() - started,
 )

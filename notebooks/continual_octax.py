@@ -27,30 +27,26 @@ seed = 0  # 0..1000000: of the bootstrap, and of the games that are drawn below
 import time
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 
-from dyniso.report import claims, figures, returns
-from dyniso.study import specs, store
+from dyniso.report import arm_figures, arms, claims, figures, film, returns
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.report.results import Results
-from dyniso.study.rl import film
+from dyniso.stats import with_interval
+from dyniso.study import specs
 from dyniso.study.rl.agent import backbone
 from dyniso.study.rl.envs import random_return
 from dyniso.study.rl.games import native_actions
+from dyniso.study.rl.watch import watch
 from dyniso.study.specs.reinforcement import ACTIONS, AUTHORS, OBSERVATIONS, SINGLE
-from dyniso.stats import with_interval
 
 started = time.perf_counter()
-figures.use_style()
-stored = specs.find("octax", "check")
-paper = specs.find("octax", "paper")
-frame = store.read_compact(stored)
-labels = {m.name: m.label for m in stored.methods}
+results, paper = Results.stored("octax"), specs.find("octax", "paper")
+stored, labels = results.experiment, results.labels
 games, cycles, seeds = stored.games, stored.games.cycles, len(stored.seeds)
-table = returns.normalised(returns.visits(frame, stored))
+table = results.visits()
 
 # %% [markdown]
 # ## What the paper says, and what its scripts do
@@ -66,15 +62,10 @@ table = returns.normalised(returns.visits(frame, stored))
 
 # %% tags=["hide-input"]
 every = replace(games, names=paper.games.names)
-strips = {name: film.strip(film.film(every, name, None, 96, seed, 32)) for name in every.names}
-fig, axes = plt.subplots(len(strips), 1, figsize=(6.4, 8.4), layout="constrained")
-for ax, (name, pixels) in zip(axes, strips.items(), strict=True):
-    ax.imshow(pixels, interpolation="nearest")
-    ax.set_title(name.replace("_", " "), fontsize=9, loc="left", pad=2)
-    ax.set_axis_off()
+strips = {name: film.strip(film.pictures("octax", watch(every, name, None, 96, seed, 32))) for name in every.names}
 maps = {name: native_actions(every, name) for name in every.names}
 show(
-    fig,
+    arm_figures.strips_figure(strips, 8.4),
     pd.DataFrame({"game": maps.keys(), "actions": [len(set(m)) for m in maps.values()]}),
     name="fig-octax-games",
     caption="Four frames of random play, 32 steps apart, of the eight games of the paper: 64 × 32 pixels, on or off. The experiments at hand "
@@ -136,7 +127,7 @@ claim(
 # ## Scale
 
 # %% tags=["hide-input"]
-runs = frame.drop_duplicates(["method", "seed"])
+runs = results.frame.drop_duplicates(["method", "seed"])
 steps, whole = (e.games.steps_per_game * e.games.visits for e in (stored, paper))
 rate = steps * len(runs) / float((runs["wall_s"] / runs["stacked_runs"].astype(int)).sum())
 
@@ -158,7 +149,7 @@ scale = [
 show_table([{"": what, "tier paper": of(paper), "stored here (check)": of(stored)} for what, of in scale])
 claim(
     "octax-speed",
-    f"On {store.hardware_of(frame)}, one thread, a process makes {rate:,.0f} steps a second, learning included, with four or eight runs side by side. At that rate the "
+    f"On {results.hardware}, one thread, a process makes {rate:,.0f} steps a second, learning included, with four or eight runs side by side. At that rate the "
     f"authors' protocol, {whole / 1e6:.0f} million steps, would take {whole / rate / 3600:.0f} hours for each run even with the small net; the runs here have "
     f"{steps / 1e6:.2f} million.",
     whole / rate > 10 * 3600,
@@ -177,46 +168,23 @@ claim(
 # there it is the reward in 1,000 steps.
 
 
-# %% tags=["hide-input"]
-def within(name, cycle, game):
-    """Points of a visit: mean over seeds."""
-    points = curve[(curve["method"] == name) & (curve["cycle"] == cycle) & (curve["game"] == game)]
-    return points.set_index("steps")["value"]
-
-
+# %%
 MEASURES = {"brix": ("return", "return of a ball"), "blinky": ("reward_rate", "reward in 1,000 steps")}
-curve = pd.concat(
-    returns.curves(frame, stored, measure).query("game == @game").assign(metric=measure)
-    for game, (measure, _) in MEASURES.items()
-)
-fresh_evaluated = table[table["method"] == SINGLE].groupby("game")["evaluation_return"]
-typical = fresh_evaluated.median()
-by_chance = {game: random_return(games, game, 32, seed) for game in games.names}
-
-# %% tags=["hide-input"]
-fig, axes = plt.subplots(len(games.names), cycles, figsize=(6.4, 5.2), sharex=True, sharey="row", layout="constrained")
-colours = figures.palette(len(labels))
-for row, game in zip(axes, games.names, strict=True):
-    for cycle, ax in enumerate(row):
-        for i, name in enumerate(labels):
-            points = within(name, cycle, game)
-            ax.plot(points.index, points, color=colours[i], linestyle=figures.DASHES[i], label=labels[name])
-        ax.set_title(f"{game}, cycle {cycle + 1}", fontsize=9)
-        ax.xaxis.set_major_formatter(plt.matplotlib.ticker.FuncFormatter(lambda v, _: f"{v / 1000:.0f}k"))
-        ax.grid(True)
-    row[0].set_ylabel(MEASURES[game][1])
-for ax in axes[-1]:
-    ax.set_xlabel("steps into the visit", fontsize=8)
-fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+fig, curve = arm_figures.each_cycle_figure(results, MEASURES)
 show(
     fig,
     curve.assign(label=curve["method"].map(labels)),
     name="fig-octax-curves",
-    caption=f"Within each visit: return of a ball in brix, reward in 1,000 steps in blinky, mean over {seeds} seeds.",
+    caption=f"In brix a fresh net falls behind those that go on. Within each visit: return of a ball in brix, reward in 1,000 steps in blinky, mean "
+    f"over {seeds} seeds.",
     alt="Six panels, two games by three cycles, with one rising curve for each of six arms; in brix the fresh net falls behind in later cycles.",
 )
 
-
+# %% tags=["hide-input"]
+evaluated = results.visits("evaluation_return")
+fresh_evaluated = evaluated[evaluated["method"] == SINGLE].groupby("game")["evaluation_return"]
+typical = fresh_evaluated.median()
+by_chance = {game: random_return(games, game, 32, seed) for game in games.names}
 # %% tags=["hide-input"]
 claim(
     "octax-games-are-learned-a-little",
@@ -231,81 +199,67 @@ claim(
 # ## Over the cycles
 
 
-# %% tags=["hide-input"]
-def cycle_scores(name, cycle):
-    """Scores of a cycle, (games, seeds)."""
-    return returns.scores(table, name, [cycle], games.names)
-
-
-numbers = Results(stored, frame)
-evaluated = table.assign(score=table["evaluation_return"] / table["game"].map(typical))
-area = returns.area(frame, stored)
-area = area[area["cycle"] == cycles - 1].groupby("method")["area"].mean()
-board = {
-    name: {
-        "last": returns.aggregate(cycle_scores(name, cycles - 1), seed=seed),
-        "evaluated": returns.aggregate(returns.scores(evaluated, name, [cycles - 1], games.names), seed=seed),
-        "change": returns.change(table, name, stored, seed),
-        "games": cycle_scores(name, cycles - 1).mean(1),
-    }
-    for name in labels
-}
-
-# %% tags=["hide-input"]
-fig, points = figures.cycles_figure(frame, stored, ["return"])
+# %%
+fig, points = figures.cycles_figure(results.frame, stored, ["return"])
 show(
     fig,
     points,
     name="fig-octax-cycles",
-    caption=f"Return over that of a fresh net in the same game: interquartile mean over {len(games.names)} games and {seeds} seeds, shaded: "
-    "95 % stratified bootstrap interval. One: as good as starting anew.",
+    caption=f"No arm loses surely from cycle to cycle. Return over that of a fresh net in the same game: interquartile mean over {len(games.names)} games "
+    f"and {seeds} seeds, shaded: 95 % stratified bootstrap interval. One: as good as starting anew.",
     alt="Normalised return of six arms over three cycles.",
 )
 
 # %% tags=["hide-input"]
+board = {row.arm: row for row in arms.board(results, "last", seed)}
+over_median = evaluated.assign(score=evaluated["evaluation_return"] / evaluated["game"].map(typical))
+scores = {name: returns.scores(over_median, name, [cycles - 1], games.names) for name in labels}
 show_table(
     [
         {
             "arm": labels[name] + (" (authors')" if name in AUTHORS else ""),
-            "score, last cycle": with_interval(*row["last"], ".2f"),
-            **{f"in {game}": f"{row['games'][k]:.2f}" for k, game in enumerate(games.names)},
-            "in evaluation, over a fresh net's median": with_interval(*row["evaluated"], ".2f"),
-            "area under the curves": f"{area[name]:.2f}",
-            "last minus first cycle": with_interval(*row["change"]),
+            "score, last cycle": with_interval(*board[name].scores["return"], ".2f"),
+            **{f"in {game}": f"{board[name].games[game]:.2f}" for game in games.names},
+            "in evaluation, over a fresh net's median": with_interval(
+                *returns.aggregate(scores[name], seed=seed), ".2f"
+            ),
+            "area under the curves": f"{board[name].area:.2f}",
+            "last minus first cycle": with_interval(*board[name].change),
         }
-        for name, row in board.items()
+        for name in labels
     ]
 )
 
 # %% tags=["hide-input"]
 going_on = {name: row for name, row in board.items() if name != SINGLE}
-risen = [name for name, row in going_on.items() if row["change"].low > 0]
-fallen = [name for name, row in going_on.items() if row["change"].high < 0]
-moves = {name: cycle_scores(name, cycles - 1).mean(1) - cycle_scores(name, 0).mean(1) for name in going_on}
+risen = [name for name, row in going_on.items() if row.change.low > 0]
+fallen = [name for name, row in going_on.items() if row.change.high < 0]
+moves = {m: results.scores(m, "last").mean(1) - results.scores(m, "first").mean(1) for m in going_on}
 (least_brix, least_blinky), (most_brix, most_blinky) = np.min(list(moves.values()), 0), np.max(list(moves.values()), 0)
 claim(
     "no-octax-arm-loses-surely",
     f"No arm loses surely, {len(fallen)} of {len(going_on)}, and {len(risen)} rise surely from the first cycle to the last. The rise is that of brix, {least_brix:+.2f} to "
-    f"{most_brix:+.2f}; blinky changes by {least_blinky:+.2f} to {most_blinky:+.2f}. Adam changes by {with_interval(*board['adam']['change'])}.",
+    f"{most_brix:+.2f}; blinky changes by {least_blinky:+.2f} to {most_blinky:+.2f}. Adam changes by {with_interval(*board['adam'].change)}.",
     not fallen
     and "adam" in risen
     and len(risen) >= 3
     and least_brix > 0.3
     and least_blinky < 0 < most_blinky < least_brix,
 )
-failed = table[table["method"].isin(list(going_on)) & (table["score"] < 0.5)]
-best = max(going_on, key=lambda name: going_on[name]["last"].value)
-values = [row["last"].value for row in going_on.values()]
+failed = arms.failed(results, going_on)
+best = max(going_on, key=lambda name: going_on[name].scores["return"].value)
+last = [row.scores["return"] for row in going_on.values()]
+values, in_blinky = [score.value for score in last], sum(row.games["blinky"] > 1 for row in going_on.values())
 claim(
     "octax-arms-overlap",
     f"In the last cycle they are between {min(values):.2f} and {max(values):.2f} times a fresh net, {labels[best]} in front, and their intervals overlap. In brix all "
-    f"are above it, in blinky {sum(row['games'][1] > 1 for row in going_on.values())} of {len(going_on)} is.",
+    f"are above it, in blinky {in_blinky} of {len(going_on)} is.",
     best == "adam"
-    and max(row["last"].low for row in going_on.values()) < min(row["last"].high for row in going_on.values())
-    and all(row["games"][0] > 1.2 for row in going_on.values())
-    and sum(row["games"][1] > 1 for row in going_on.values()) == 1,
+    and max(score.low for score in last) < min(score.high for score in last)
+    and all(row.games["brix"] > 1.2 for row in going_on.values())
+    and in_blinky == 1,
 )
-adam, ours = (dict(zip(games.names, board[name]["games"], strict=True)) for name in ("adam", "maxmin_adamo_no_bias"))
+adam, ours = board["adam"].games, board["maxmin_adamo_no_bias"].games
 claim(
     "octax-games-disagree",
     f"The two games disagree: in brix Adam has {adam['brix']:.2f} and the authors' main arm {ours['brix']:.2f}, in blinky Adam {adam['blinky']:.2f} "
@@ -332,7 +286,7 @@ EFFECTS = {
     "maxmin_alone_beats_adam": "MaxMin instead of ReLU alone",
     "penalty_adds_to_maxmin": "the penalty on top of MaxMin without biases",
 }
-effects = {id: claims.effect(f"octax_{id}", numbers) for id in EFFECTS}
+effects = {id: claims.effect(f"octax_{id}", results) for id in EFFECTS}
 show_table([{"what changes": what, "score": with_interval(*effects[id])} for id, what in EFFECTS.items()])
 claim(
     "no-octax-effect-is-sure",
@@ -348,41 +302,32 @@ claim(
 
 # %% tags=["hide-input"]
 FOUR = ("isometry_defect", "dormant_0.025", "P_100", "distance")
-fig, moved = figures.cycles_figure(frame, stored, FOUR)
+fig, moved = figures.cycles_figure(results.frame, stored, FOUR)
 show(
     fig,
     moved,
     name="fig-octax-instruments",
-    caption=f"Isometry defect and dormant units of actor and critic, $P_{{100}}$ of the actor before a visit, and distance from the first weights: "
+    caption=f"AdamO holds isometry, and the kernel gets better in every arm that goes on. Isometry defect and dormant units of actor and critic, $P_{{100}}$ of the actor before a visit, and distance from the first weights: "
     f"mean over the two visits of a cycle and {seeds} seeds, shaded: 95 % intervals. The distance of a fresh net is to another draw.",
     alt="Four panels over three cycles, six curves each.",
 )
 by_cycle = moved.pivot_table(index=["metric", "method"], columns="task", values="mean")
 
 
-def at_the_end(measure, name, part):
-    """Mean over seeds, hidden layers and the visits of the last cycle."""
-    there = (frame["metric"] == measure) & (frame["method"] == name)
-    rows = frame[there & (frame["task"] >= stored.tasks - len(games.names)) & frame["layer"].str.startswith(part + ".")]
-    return float(figures.hidden_layers(rows)["value"].mean())
-
-
-dormant = {(name, part): at_the_end("dormant_0.025", name, part) for name in labels for part in ("actor", "critic")}
+dormant = {
+    (name, part): results.mean("dormant_0.025", name, arms.last_cycles(results, 1), part)
+    for name in labels
+    for part in ("actor", "critic")
+}
+ends = {key: row.iloc[[0, -1]].tolist() for key, row in by_cycle.iterrows()}  # of the first and the last cycle
 
 # %% tags=["hide-input"]
-
-
-def ends(measure, name):
-    """Values of the first and the last cycle."""
-    return by_cycle.loc[measure, name].iloc[[0, -1]].tolist()
-
-
 pulled, free = ("adamo_no_bias", "maxmin_adamo_no_bias"), ("adam", "maxmin", "maxmin_no_bias")
 claim(
     "octax-pull-does-what-it-says",
-    f"The pull does what it says: in the last cycle the isometry defect is {max(ends('isometry_defect', m)[1] for m in pulled):.3f} at most with AdamO; without it "
-    f"it grows from cycle to cycle, with Adam from {ends('isometry_defect', 'adam')[0]:.1f} to {ends('isometry_defect', 'adam')[1]:.1f}.",
-    all(ends("isometry_defect", m)[1] < 0.02 for m in pulled)
+    f"The pull does what it says: in the last cycle the isometry defect is {max(ends['isometry_defect', m][1] for m in pulled):.3f} at most with AdamO; without it "
+    f"it grows from cycle to cycle, with Adam from {ends['isometry_defect', 'adam'][0]:.1f} to {ends['isometry_defect', 'adam'][1]:.1f}.",
+    all(ends["isometry_defect", m][1] < 0.02 for m in pulled)
     and all(by_cycle.loc["isometry_defect", m].is_monotonic_increasing for m in free),
 )
 claim(
@@ -394,13 +339,13 @@ claim(
     and all(dormant[m, part] < 0.01 for m in labels if "maxmin" in m for part in ("actor", "critic"))
     and all(dormant[SINGLE, part] >= dormant["adam", part] for part in ("actor", "critic")),
 )
-gains = {m: ends("P_100", m) for m in going_on}
+gains = {m: ends["P_100", m] for m in going_on}
 leader = max(gains, key=lambda m: gains[m][1])
 claim(
     "octax-kernel-gets-better",
     f"Training makes the kernel that an actor takes into the next visit better, not worse: P_100 rises in every arm that goes on, with Adam from "
-    f"{gains['adam'][0]:.2f} to {gains['adam'][1]:.2f}, most with {labels[leader]}, to {gains[leader][1]:.2f}; a fresh net has {ends('P_100', SINGLE)[1]:.2f}.",
-    all(late > early > ends("P_100", SINGLE)[1] for early, late in gains.values()) and leader == "maxmin_adamo_no_bias",
+    f"{gains['adam'][0]:.2f} to {gains['adam'][1]:.2f}, most with {labels[leader]}, to {gains[leader][1]:.2f}; a fresh net has {ends['P_100', SINGLE][1]:.2f}.",
+    all(late > early > ends["P_100", SINGLE][1] for early, late in gains.values()) and leader == "maxmin_adamo_no_bias",
 )
 
 # %% [markdown]
@@ -468,6 +413,6 @@ stamp(
     parameters={"seed": seed},
     specs={f"{stored.name} {m.name}": specs.digest(stored, m) for m in stored.methods},
     seeds=stored.seeds,
-    hardware=store.hardware_of(frame),
+    hardware=results.hardware,
     wall_s=time.perf_counter() - started,
 )
