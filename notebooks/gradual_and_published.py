@@ -160,7 +160,7 @@ claim(
     f"of {steps:,} steps leaves its labels unlearned, with an end accuracy of {fitted[0]:.2f} in the first task and {fitted[1]:.2f} in the last.",
     abs(change_in["adam_0.0001"]) < 0.02 and max(fitted) < 0.4,
 )
-gain_in = dealt.per_seed(SCORE, "l2_init_0.01") - dealt.per_seed(SCORE, "adam_0.0001")
+gain_in = dealt.per_seed(SCORE, "l2_init_0.01_at_0.0001") - dealt.per_seed(SCORE, "adam_0.0001")
 claim(
     "outside-crelu-learns-most",
     f"CReLU, at its 1e-3, learns far more than all others, {end_in['crelu']:.2f} on the last tasks, and LayerNorm falls, "

@@ -1,4 +1,4 @@
-"""Arms on games beside each other, from visits that are made by hand: what fails, what recovers, what a pair differs by."""
+"""Arms on games beside each other, from visits made by hand: what fails, what recovers, what a pair differs by."""
 
 from dataclasses import replace
 
