@@ -440,7 +440,7 @@ claim(
 # Larger groups are allowed by all that was said so far: sorting $k$ entries is a permutation. Forward, they differ. A sort moves
 # the largest entry of every group to the same place, so the features of different inputs grow alike; the larger the group, the
 # more of the order statistics is common to all inputs. $K_l$, the Gram matrix of the features, bounds the kernel's condition
-# number in {doc}`isometry_and_the_entk`, where the correlation map of MaxMin is derived as well: inputs of correlation $c$
+# number in {doc}`isometry_and_the_entk`; in {doc}`what_isometry_controls` the correlation map of MaxMin is derived as well: inputs of correlation $c$
 # leave with
 #
 # $$

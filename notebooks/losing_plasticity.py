@@ -373,7 +373,7 @@ for name in ("random_labels", "permuted_pixels"):
 #    the second.
 # ```
 #
-# **Next.** {doc}`Isometry and the eNTK <isometry_and_the_entk>`: why singular values should matter at all.
+# **Next.** {doc}`plasticity_and_the_kernel`: plasticity as a number, and what decides it.
 
 # %% tags=["hide-input"]
 stamp(

@@ -16,7 +16,7 @@
 # **Question.** Just before a new task, does the tangent kernel tell how well the network will learn it, and does it tell
 # more than simpler numbers do?
 #
-# **Why it matters.** {doc}`The chapter before <isometry_and_the_entk>` derives plasticity from the kernel under
+# **Why it matters.** {doc}`plasticity_and_the_kernel` derives plasticity from the kernel under
 # assumptions: squared loss, a kernel that stands still, residuals without a preferred direction. None of them holds for
 # Adam on cross-entropy. If the kernel still predicts what happens there, the theory has earned its place; if the number
 # of dormant units does as well, it has not.
@@ -50,7 +50,7 @@ RUN = ["method", "seed"]
 # > of the outputs, what matters is the condition number of the empirical NTK and not its scale; loss of plasticity is
 # > growing anisotropy of the kernel {cite:p}`rosseau2026`.
 #
-# The exact definition could not be read; ours is in {doc}`the chapter before <isometry_and_the_entk>`. No measurement
+# The exact definition could not be read; ours is in {doc}`plasticity_and_the_kernel`. No measurement
 # that sets the kernel beside the learning that follows, and beside other predictors, is known to us.
 #
 # ## The experiment
@@ -269,7 +269,7 @@ claim(
 #
 # ## Features or backward maps?
 #
-# {doc}`Theorem 2 <isometry_and_the_entk>` bounds $\kappa(\Theta)$ by a product: conditioning of the feature Grams
+# {prf:ref}`thm-many-samples` bounds $\kappa(\Theta)$ by a product: conditioning of the feature Grams
 # $K_l$, times that of the backward maps $B_l$, and isometry acts on the second only. The sceptical reading is that the
 # features do all the work. A least-squares fit on ranks tells how much each factor adds.
 
@@ -377,7 +377,7 @@ claim(
 #   assumptions of its derivation. It tells more than feature rank, dormant units, norms or sharpness.
 # - What predicts is the kernel, not the isometry of the weights. Near-isometric weights are one way to a good kernel;
 #   MaxMin without any penalty is another.
-# - Correlation over nine methods on one stream is not causation. {doc}`The gauge experiment <isometry_and_the_entk>`
+# - Correlation over nine methods on one stream is not causation. {doc}`The gauge experiment <plasticity_and_the_kernel>`
 #   changes the kernel and nothing else, and there Adam hardly minds: part of what is seen here must be a common cause.
 # - 64 fixed images of one small stream; other streams wait for the larger study.
 #

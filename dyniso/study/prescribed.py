@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from itertools import product
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -162,3 +163,33 @@ def measure(model: nn.Sequential, x: Tensor) -> dict[str, float]:
         "P_10": float(plasticity(theta, 10)),
         "last_gram": float(torch.linalg.cond(last)),
     }
+
+
+def survey(
+    networks: Mapping[str, Recipe],
+    inputs: Mapping[str, Callable[[int], Tensor]],
+    *,
+    seeds: int = 1,
+    width: int = 512,
+    device: torch.device | str = "cpu",
+) -> list[dict[str, Any]]:
+    """`measure` of every network on every kind of inputs.
+
+    Args:
+        networks: name -> recipe.
+        inputs: name -> seed -> a batch of one size of input, e.g. (64, 784).
+        seeds: how many, 0 to seeds - 1: of the singular vectors and of the batch.
+        width: of the hidden layers.
+        device: where to compute.
+    Returns:
+        Rows with network, inputs, seed and the numbers of `measure`.
+    Raises:
+        ValueError: as `network` and `measure`.
+    """
+    rows = []
+    for seed, (name, recipe) in product(range(seeds), networks.items()):
+        batches = {kind: draw(seed).to(device) for kind, draw in inputs.items()}
+        size = next(iter(batches.values())).shape[1]
+        model = network(recipe, size, width=width, seed=seed).to(device)
+        rows += [{"network": name, "inputs": kind, "seed": seed, **measure(model, x)} for kind, x in batches.items()]
+    return rows

@@ -106,3 +106,14 @@ def test_images_are_standardised_and_differ_between_seeds():
     assert x.shape == (64, 784) and y.shape == (64,) and x.dtype == torch.float64
     assert abs(float(x.mean())) < 0.1 and float(x.std()) == pytest.approx(1, abs=0.1)
     assert not torch.equal(x, other)
+
+
+def test_survey_has_a_row_for_each_network_kind_of_inputs_and_seed():
+    networks = {name: NETWORKS[name] for name in ("MaxMin, orthogonal", "ReLU, He Gaussian")}
+    inputs = {str(length): lambda seed, length=length: sphere(3, length, size=12, seed=seed) for length in (1.0, 9.0)}
+    rows = prescribed.survey(networks, inputs, seeds=2, width=8)
+    keys = {(row["network"], row["inputs"], row["seed"]) for row in rows}
+    assert len(rows) == len(keys) == 8
+    (row,) = (row for row in rows if (row["network"], row["inputs"], row["seed"]) == ("MaxMin, orthogonal", "9.0", 1))
+    expected = measure(network(NETWORKS["MaxMin, orthogonal"], 12, width=8, seed=1), sphere(3, 9.0, size=12, seed=1))
+    assert {key: row[key] for key in expected} == pytest.approx(expected)
