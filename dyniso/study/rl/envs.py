@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...checks import require, require_range
 from ..specs.reinforcement import ACTIONS, OBSERVATIONS, Games
-from .games import compiled, make_game, require_extra
+from .games import compiled, make_game, require_games
 from .sequence import Visit
 
 TRAIN, EVALUATE, PROBE, FILM, RANDOM = range(5)  # streams of random numbers of environments
@@ -63,7 +63,7 @@ class Envs:
     ):
         if len(visits) != len(seeds) or not visits:
             raise ValueError(f"{len(visits)} visits and {len(seeds)} seeds; one of each is needed for every run")
-        require_extra(games.suite)
+        require_games(games.suite)
         import jax
 
         self.runs, self.envs, self.device = len(visits), envs, device

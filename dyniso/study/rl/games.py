@@ -7,13 +7,12 @@ arXiv 2510.01764). JAX is imported when a game is first made; the learner never 
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ...checks import MissingExtraError, require
+from ...checks import require, require_extra
 from ..specs.reinforcement import ACTIONS, OBSERVATIONS, SUITES, Games
 
 MINATAR = {
@@ -25,18 +24,14 @@ MINATAR = {
 }
 
 
-def require_extra(suite: str = "minatar") -> None:
-    """Raise MissingExtraError, in one line, if a package that plays the suite cannot be imported."""
+def require_games(suite: str = "minatar") -> None:
+    """Raise MissingExtraError, in one line, if a package that plays the suite is not installed."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the learner needs the GPU's memory too
-    try:
-        for package in ("jax", "gymnax", *(("octax",) if suite == "octax" else ())):
-            importlib.import_module(package)
-        # the learner waits for every step anyhow, best on its own thread; without effect once JAX has run
-        importlib.import_module("jax").config.update("jax_cpu_enable_async_dispatch", False)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"games need jax and gymnax, and octax for its own; pip install 'dyniso[rl]' ({error})"
-        ) from None
+    require_extra("rl", "jax", "gymnax", *(("octax",) if suite == "octax" else ()))
+    import jax
+
+    # the learner waits for every step anyhow, best on its own thread; without effect once JAX has run
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 class Game(NamedTuple):
@@ -64,7 +59,7 @@ def make_game(suite: str, name: str, max_episode_steps: int | None = None) -> Ga
     """
     require("suite", suite, SUITES)
     require("game", name, SUITES[suite])
-    require_extra(suite)
+    require_games(suite)
     return minatar(name, max_episode_steps) if suite == "minatar" else octax(name, max_episode_steps)
 
 

@@ -1,6 +1,7 @@
-"""Contracts of the games: sequences, environments, the engines beside the original ones, and film strips."""
+"""Contracts of the games: sequences, environments, the engines beside the original ones, and what is watched."""
 
 import functools
+import importlib.util
 import io
 from collections import Counter
 from dataclasses import replace
@@ -14,11 +15,11 @@ gymnax = pytest.importorskip("gymnax")
 
 from chip8 import DEPARTURES, Chip8  # noqa: E402
 
-from dyniso.study.rl import games as games_module  # noqa: E402
+from dyniso.checks import MissingExtraError  # noqa: E402
 from dyniso.study.rl.envs import Envs, first_returns, lane_keys, places, random_return  # noqa: E402
-from dyniso.study.rl.film import CELL, CHANNELS, EDGE, GROUND, channels_in_colour, film, rgb, strip  # noqa: E402
-from dyniso.study.rl.games import MINATAR, MissingExtraError, make_game, native_actions, require_extra  # noqa: E402
+from dyniso.study.rl.games import MINATAR, make_game, native_actions, require_games  # noqa: E402
 from dyniso.study.rl.sequence import Visit, game_order, visit  # noqa: E402
+from dyniso.study.rl.watch import watch  # noqa: E402
 from dyniso.study.specs.reinforcement import ACTIONS, SUITES, Games  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -635,93 +636,48 @@ def test_random_return_refuses(options, words):
     assert all(word in str(error.value) for word in words)
 
 
-# ---------------------------------------------------------------------------------------------------------- film
+# --------------------------------------------------------------------------------------------------------- watch
 
 
-def test_film_shows_the_start_and_every_so_many_steps():
-    frames = film(PAIR, "breakout", None, steps=7, seed=0, every=3)
-    assert len(frames) == 3
-    assert all(f.shape == (120, 120, 3) and f.dtype == np.uint8 for f in frames)
-    again = film(PAIR, "breakout", None, steps=7, seed=0)
-    assert len(again) == 8 and all(np.array_equal(f, again[3 * i]) for i, f in enumerate(frames))
+def test_what_is_watched_is_the_start_and_every_so_many_steps():
+    seen = watch(PAIR, "breakout", None, steps=7, seed=0, every=3)
+    assert (seen.shape, seen.dtype) == ((3, 10, 10, 10), bool)
+    again = watch(PAIR, "breakout", None, steps=7, seed=0)
+    assert len(again) == 8
+    assert np.array_equal(seen, again[::3])
 
 
-def test_film_shows_breakout_as_it_is():
-    first = film(PAIR, "breakout", None, steps=1, seed=0)[0][:: CELL["minatar"], :: CELL["minatar"]]
-    assert (first[[1, 2]] == rgb(CHANNELS[3])).all()  # bricks; the ball is served in the third row
-    assert (first[9, 4] == rgb(CHANNELS[0])).all()  # paddle
-    assert (first[5] == rgb(GROUND)).all()
+def test_breakout_is_seen_with_its_bricks_and_its_paddle():
+    first = watch(PAIR, "breakout", None, steps=1, seed=0)[0]
+    assert first[[1, 2], :, 3].all()  # bricks; the ball is served in the third row
+    assert first[9, 4, 0]  # paddle
+    assert not first[5].any()
 
 
-def test_film_follows_the_policy():
+def test_watched_environment_follows_the_policy():
     seen = []
 
     def left(obs):
         seen.append((tuple(obs.shape), obs.dtype))
         return torch.ones(1, 1, dtype=torch.int64)
 
-    last = film(PAIR, "breakout", left, steps=4, seed=0)[-1][:: CELL["minatar"], :: CELL["minatar"]]
+    last = watch(PAIR, "breakout", left, steps=4, seed=0)[-1]
     assert seen == 4 * [((1, 1, 400), torch.bool)]
-    assert (last[9, 0] == rgb(CHANNELS[0])).all()
+    assert last[9, 0, 0]
 
 
-def test_film_of_octax_is_its_last_frame():
+def test_what_is_watched_of_octax_are_the_observations_of_the_policy():
     pytest.importorskip("octax")
-    seen = []
-    frames = film(BRIX, "brix", lambda obs: seen.append(obs) or torch.zeros(1, 1, dtype=torch.int64), 3, seed=0)
-    assert [f.shape for f in frames] == 4 * [(128, 256, 3)]
-    for obs, frame in zip(seen, frames, strict=False):
-        assert np.array_equal((frame[::4, ::4] != rgb(GROUND)).any(-1), obs[0, 0, -1].numpy())
-
-
-def test_later_channels_are_drawn_over_earlier_ones():
-    both = np.ones((1, 1, 2), dtype=bool)
-    assert channels_in_colour(both)[0, 0].tolist() == rgb(CHANNELS[1]).tolist()
-
-
-def test_strip_puts_frames_side_by_side_with_grey_between():
-    made = strip([np.full((2, 3, 3), v, np.uint8) for v in (10, 20)], gap=2)
-    assert made.dtype == np.uint8
-    assert made[0, :, 0].tolist() == [10] * 3 + [int(rgb(EDGE)[0])] * 2 + [20] * 3
-
-
-@pytest.mark.parametrize("frames", [[], [np.zeros((2, 3, 3), np.uint8), np.zeros((3, 3, 3), np.uint8)]])
-def test_strip_of_no_frames_or_several_shapes_is_refused(frames):
-    with pytest.raises(ValueError, match="needs one shape"):
-        strip(frames)
+    given = []
+    seen = watch(BRIX, "brix", lambda obs: given.append(obs) or torch.zeros(1, 1, dtype=torch.int64), 3, seed=0)
+    assert seen.shape == (4, 4, 32, 64)
+    assert all(np.array_equal(one, obs[0, 0].numpy()) for one, obs in zip(seen, given, strict=False))
 
 
 @pytest.mark.parametrize(("name", "steps", "every"), [("freeway", 3, 1), ("breakout", 0, 1), ("breakout", 3, 0)])
-def test_film_of_another_game_or_of_no_steps_is_refused(name, steps, every):
+def test_another_game_or_no_steps_cannot_be_watched(name, steps, every):
     with pytest.raises(ValueError, match=r"name=|steps=|every="):
-        film(PAIR, name, None, steps, 0, every)
-
-
-SEEN_BY = {  # linear red, green, blue as seen: Machado, Oliveira & Fernandes 2009, full severity
-    "most": np.eye(3),
-    "protanopes": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopes": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
-}
-XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-
-
-def linear(colour: str) -> np.ndarray:
-    c = rgb(colour) / 255
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-
-
-def test_colours_of_channels_stand_out_from_the_ground():
-    light, dark, *channels = (linear(c) @ XYZ[1] + 0.05 for c in ("#ffffff", GROUND, *CHANNELS))
-    assert min(channels) / dark > 4 and light / dark > 4
-
-
-@pytest.mark.parametrize("seen_by", SEEN_BY)
-def test_colours_of_channels_differ_as_seen_by(seen_by):
-    seen = np.clip([np.array(SEEN_BY[seen_by]) @ linear(c) for c in (*CHANNELS, GROUND)], 0, 1)
-    x, y, z = np.cbrt(seen @ XYZ.T / XYZ.sum(1)).T
-    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
-    apart = np.linalg.norm(lab[:, None] - lab, axis=-1)[~np.eye(11, dtype=bool)]
-    assert apart.min() > 10  # CIE 1976; 2 can just be told apart side by side
+        watch(PAIR, name, None, steps, 0, every)
 
 
 # -------------------------------------------------------------------------------------------------------- errors
@@ -736,13 +692,10 @@ def test_unknown_game_is_named_with_the_nearest():
 
 @pytest.mark.parametrize(("suite", "package"), [("minatar", "jax"), ("minatar", "gymnax"), ("octax", "octax")])
 def test_missing_package_is_one_line_with_the_command(monkeypatch, suite, package):
-    def without(name, *rest):
-        if name == package:
-            raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(games_module.importlib, "import_module", without)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
     with pytest.raises(MissingExtraError, match=r"pip install 'dyniso\[rl\]'") as caught:
-        require_extra(suite)
+        require_games(suite)
     assert "\n" not in str(caught.value) and package in str(caught.value)
     assert isinstance(caught.value, ImportError) and isinstance(caught.value, ValueError)
 

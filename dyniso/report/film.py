@@ -1,18 +1,13 @@
-"""Film strips: one environment under a policy as small pictures, for the book."""
+"""Film strips: observations of a game as small pictures, side by side, for the book. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from matplotlib.colors import to_rgb
-from torch import Tensor
 
-from ...checks import require, require_range
-from ..specs.reinforcement import ACTIONS, Games
-from .envs import FILM, Envs
-from .sequence import Visit
+from ..checks import require, require_range
 
 GROUND = "#2e3440"  # between the grounds of a light and of a dark page
 EDGE = "#808080"  # between frames; the ink of the figures
@@ -31,42 +26,21 @@ CHANNELS = (  # of MinAtar, by number; after Okabe and Ito, lighter on a dark gr
 LIT = "#f0e442"  # a pixel of Octax
 CELL = {"minatar": 12, "octax": 4}  # pixels of a picture a cell has on each side
 
-Policy = Callable[[Tensor], Tensor]
 
-
-def film(games: Games, name: str, policy: Policy | None, steps: int, seed: int, every: int = 1) -> list[np.ndarray]:
-    """Pictures of one environment: of its start, and after every so many steps; after an episode comes the next.
+def pictures(suite: str, seen: np.ndarray) -> list[np.ndarray]:
+    """Observations of one environment, one after the other, as pictures.
 
     Args:
-        games: settings of the sequence, e.g. its time limit; the channels of an observation are not permuted here.
-        name: of the game. policy: observations (1, 1, *shape), bool, as `Envs` hands them out, e.g. (1, 1, 400) in
-            breakout, -> actions (1, 1), whole numbers from 0 to 5; None for random actions.
-        steps: of the environment. seed: of game and random actions. every: steps from one picture to the next.
+        suite: "minatar" or "octax". seen: as `dyniso.study.rl.watch` gives them, bool: (n, 10, 10, 10) in MinAtar,
+            (n, 4, 32, 64) in Octax, of which the last frame is drawn.
     Returns:
-        1 + steps // every pictures, uint8: (120, 120, 3) in MinAtar, (128, 256, 3) in Octax.
+        n pictures, uint8: (120, 120, 3) in MinAtar, (128, 256, 3) in Octax.
     Raises:
-        ValueError: the sequence has no such game; `steps` or `every` is below 1. MissingExtraError: a package is
-            missing.
+        ValueError: an unknown suite.
     """
-    require("name", name, games.names)
-    require_range("steps", steps, 1)
-    require_range("every", every, 1)
-    envs = Envs(games, [Visit(0, 0, name, None)], [seed], 1, torch.device("cpu"), FILM)
-    generator = torch.Generator().manual_seed(seed)
-    pictures = [picture(games.suite, envs)]
-    for step in range(1, steps + 1):
-        random = torch.randint(ACTIONS, (1, 1), generator=generator)
-        envs.step(random if policy is None else policy(envs.obs))
-        if step % every == 0:
-            pictures.append(picture(games.suite, envs))
-    return pictures
-
-
-def picture(suite: str, envs: Envs) -> np.ndarray:
-    """The present observation of one environment with unpermuted channels, as a picture."""
-    seen = envs.whole()[0, 0].numpy()
-    cells = channels_in_colour(seen.reshape(10, 10, 10)) if suite == "minatar" else lit_pixels(seen[-1])
-    return cells.repeat(CELL[suite], 0).repeat(CELL[suite], 1)
+    require("suite", suite, CELL)
+    cells = [channels_in_colour(one) if suite == "minatar" else lit_pixels(one[-1]) for one in seen]
+    return [one.repeat(CELL[suite], 0).repeat(CELL[suite], 1) for one in cells]
 
 
 def channels_in_colour(seen: np.ndarray) -> np.ndarray:
