@@ -84,7 +84,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if name == "run":
             command.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N (default auto)")
             command.add_argument("--fresh", action="store_true", help="run again what is stored already")
-            command.add_argument("--compact", action="store_true", help="then join the runs into data/results")
+            command.add_argument(
+                "--compact",
+                action="store_true",
+                help="join the runs into data/results; those that it has already are not run",
+            )
             command.add_argument("--quiet", action="store_true", help="no progress bar")
             command.add_argument("--shard", default="0/1", help="i/n: every n-th group of runs from the i-th on")
             command.add_argument("--time-budget", type=float, help="seconds after which to save, stop, and exit with 3")
@@ -152,6 +156,8 @@ def command_run(options: argparse.Namespace) -> int:
     from .study import runner
     from .study.checkpoint import OutOfTime
 
+    if not options.fresh:
+        say_what_is_reused(experiment, options.compact)
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(1)  # two threads beside another busy process are tens of times slower
     try:
@@ -159,6 +165,7 @@ def command_run(options: argparse.Namespace) -> int:
             experiment,
             options.device,
             fresh=options.fresh,
+            committed=options.compact,
             progress=False if options.quiet else None,
             shard=shard,
             time_budget_s=options.time_budget,
@@ -169,6 +176,17 @@ def command_run(options: argparse.Namespace) -> int:
     if options.compact:
         print("stored in", os.path.relpath(store.compact(store.runs_folder(), experiment)))
     return 0
+
+
+def say_what_is_reused(experiment: specs.Comparison, committed: bool) -> None:
+    """One line on stderr if some runs are stored already: how many, and where."""
+    paths = store.run_paths(store.runs_folder(), experiment)
+    single = {run for run, path in paths.items() if path.exists()}
+    table = store.keys_of(store.fitting_rows(experiment)) - single if committed else set()
+    places = [(len(single), store.runs_folder()), (len(table), store.compact_path(experiment).name)]
+    found = " and ".join(f"{count} in {place}" for count, place in places if count)
+    if found:
+        print(f"dyniso: stored already, of {len(paths)} runs: {found}; --fresh runs them again", file=sys.stderr)
 
 
 def shard_of(text: str) -> tuple[int, int]:

@@ -220,6 +220,26 @@ def test_compact_run_stores_the_table_that_figure_reads_without_the_runs(home, c
     assert json.loads((home / "figures" / "small-smoke.json").read_text())["origin"] == "data/results"
 
 
+def test_run_says_what_it_reuses(home, capsys):
+    call = ["run", "small", "--device", "cpu", "--quiet"]
+    main([*call, "--seeds", "1"])
+    assert capsys.readouterr().err == ""
+    main([*call, "--compact"])
+    assert_one_line(capsys.readouterr().err, "of 4 runs: 2 in", "--fresh")
+
+
+def test_compact_run_trains_nothing_that_the_table_has(home, capsys, monkeypatch):
+    call = ["run", "small", "--device", "cpu", "--quiet", "--compact"]
+    main(call)
+    first = capsys.readouterr().out
+    monkeypatch.setenv("DYNISO_RUNS", "elsewhere")
+    monkeypatch.setattr(train, "train_group", refuse)
+    assert main(call) == 0
+    shown = capsys.readouterr()
+    assert shown.out == first
+    assert_one_line(shown.err, "of 4 runs: 4 in small-smoke.parquet")
+
+
 def test_figure_writes_picture_points_and_stamp(home, capsys):
     main(["run", "small", "--device", "cpu", "--quiet"])
     capsys.readouterr()

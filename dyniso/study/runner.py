@@ -104,6 +104,11 @@ def checkpoint_path(folder: Path, experiment: Comparison, group: list[Run]) -> P
     return paths[0].with_name(f"{group[0].method.name}-{name}.checkpoint")
 
 
+def key(run: Run) -> store.RunKey:
+    """How the store names a run."""
+    return run.method.name, run.seed
+
+
 def check_methods(experiment: Comparison) -> None:
     """Raise ValueError now, not after hours, for a setting that a baseline refuses."""
     for method in experiment.methods:
@@ -118,6 +123,7 @@ def run(
     fresh: bool = False,
     progress: bool | None = None,
     *,
+    committed: bool = False,
     shard: tuple[int, int] = (0, 1),
     time_budget_s: float | None = None,
     checkpoint_every_s: float = 60.0,
@@ -130,6 +136,7 @@ def run(
         folder: where runs are kept; default `dyniso.study.store.runs_folder()`.
         fresh: run everything again, stored or not.
         progress: show a bar; None shows it on a terminal only.
+        committed: runs that the committed table has at these settings count as stored.
         shard: (i, n): every n-th group from the i-th on, so that n processes share the work; rows are those of the
             shard's own runs.
         time_budget_s: seconds after which it saves and stops, at the end of a task.
@@ -152,17 +159,18 @@ def run(
     store.require_writable(folder)
     check_methods(experiment)
     engine = make_engine(experiment, place)
+    table = store.fitting_rows(experiment) if committed and not fresh else store.read_runs([])
+    kept, paths = store.keys_of(table), store.run_paths(folder, experiment)
     everything = [Run(m, s) for m in experiment.methods for s in experiment.seeds]
     groups = grouped(everything, most_runs(engine.bytes_a_run, place))[i::n]
     for group in groups:
-        paths = {r: store.run_path(folder, experiment, r.method, r.seed) for r in group}
-        todo = [r for r in group if fresh or not paths[r].exists()]
+        todo = [r for r in group if fresh or not (key(r) in kept or paths[key(r)].exists())]
         if todo:
             checkpoint = Checkpoint(checkpoint_path(folder, experiment, todo), checkpoint_every_s, deadline)
             if fresh:
                 checkpoint.remove()
             run_group(experiment, engine, todo, place, folder, checkpoint, progress)
-    return store.read_runs([store.run_path(folder, experiment, r.method, r.seed) for group in groups for r in group])
+    return store.joined({key(r): paths[key(r)] for group in groups for r in group}, table)
 
 
 def run_group(

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -23,6 +23,7 @@ from .specs import Comparison, GameExperiment, Method, digest
 
 COLUMNS = ["experiment", "tier", "method", "seed", "task", "layer", "metric", "value"]
 RUN_COLUMNS = ["digest", "commit", "torch", "hardware", "wall_s", "stacked_runs"]  # provenance kept by compact tables
+RunKey = tuple[str, int]  # name of the method, seed
 TRAINERS = {False: "dyniso.study.train", True: "dyniso.study.rl.train"}  # of streams, of games
 NOT_TRAINING = (  # reached by what trains, and without a say in its numbers: settings have a digest of their own
     "dyniso",
@@ -172,9 +173,14 @@ def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
     return frame.assign(wall_s=pd.to_numeric(frame["wall_s"]))
 
 
+def run_paths(folder: Path, experiment: Comparison) -> dict[RunKey, Path]:
+    """The files of all runs of an experiment by (method, seed), whether they are there or not."""
+    return {(m.name, s): run_path(folder, experiment, m, s) for m in experiment.methods for s in experiment.seeds}
+
+
 def experiment_paths(folder: Path, experiment: Comparison) -> list[Path]:
     """The files of all runs of an experiment, methods by seeds."""
-    return [run_path(folder, experiment, m, s) for m in experiment.methods for s in experiment.seeds]
+    return list(run_paths(folder, experiment).values())
 
 
 def compact_path(experiment: Comparison) -> Path:
@@ -182,13 +188,55 @@ def compact_path(experiment: Comparison) -> Path:
     return results_folder() / f"{experiment.name}-{experiment.tier}.parquet"
 
 
-def compact(folder: Path, experiment: Comparison) -> Path:
-    """Join all runs of an experiment into its committed table (sorted, float32), and return its path."""
-    frame = read_runs(experiment_paths(folder, experiment)).sort_values(["method", "seed", "metric", "layer", "task"])
+def keys_of(frame: pd.DataFrame) -> set[RunKey]:
+    """Which runs some rows are of."""
+    pairs = frame[["method", "seed"]].drop_duplicates()
+    return {(str(method), int(seed)) for method, seed in pairs.itertuples(index=False)}
+
+
+def rows_of(frame: pd.DataFrame, runs: Collection[RunKey]) -> pd.DataFrame:
+    """The rows of some runs."""
+    return frame[pd.MultiIndex.from_frame(frame[["method", "seed"]]).isin(list(runs))]
+
+
+def fitting_rows(experiment: Comparison) -> pd.DataFrame:
+    """Rows of the committed table that are still the spec's, under the present names of their arms; none without one.
+
+    A run fits if its settings (by their digest) and its seed are the spec's; rows of other arms are left out. The code
+    is not compared, as `read_compact` does not either: each row names the commit, torch and machine that made it, so a
+    table that was made at several commits says so, and `dyniso run --fresh --compact` makes all of it anew.
+    """
     path = compact_path(experiment)
-    write_parquet(
-        frame.astype({"value": "float32"}), path, {"spec": repr(experiment), "runs": str(len(experiment.seeds))}
-    )
+    frame = query(path, "*", "read_parquet") if path.exists() else read_runs([])
+    names = {digest(experiment, m): m.name for m in experiment.methods}
+    fitting = frame[frame["digest"].isin(list(names)) & frame["seed"].isin(experiment.seeds)]
+    return fitting.assign(method=fitting["digest"].map(names))
+
+
+def joined(paths: Mapping[RunKey, Path], committed: pd.DataFrame) -> pd.DataFrame:
+    """Rows of runs: from their files, and of runs without a file from rows of a committed table.
+
+    Raises:
+        FileNotFoundError: a run is in neither (names its file). UnusableError: a file is damaged.
+    """
+    rest = rows_of(committed, [run for run, path in paths.items() if not path.exists()])
+    found = keys_of(rest)
+    single = read_runs([path for run, path in paths.items() if run not in found])
+    return pd.concat([f for f in (single, rest) if len(f)] or [single], ignore_index=True)
+
+
+def compact(folder: Path, experiment: Comparison) -> Path:
+    """Write an experiment's committed table, and return its path: all runs in the folder, and the rows that still fit.
+
+    So a new arm costs its own runs only. Sorted, float32.
+
+    Raises:
+        FileNotFoundError: a run is neither in the folder nor in the table (names its file); nothing is written.
+    """
+    path = compact_path(experiment)
+    frame = joined(run_paths(folder, experiment), fitting_rows(experiment))
+    frame = frame.sort_values(["method", "seed", "metric", "layer", "task"]).astype({"value": "float32"})
+    write_parquet(frame, path, {"spec": repr(experiment), "runs": str(len(experiment.seeds))})
     return path
 
 
@@ -208,7 +256,7 @@ def read_compact(experiment: Comparison) -> pd.DataFrame:
     stale = sorted({m for m, d in set(zip(frame["method"], frame["digest"], strict=True)) if current.get(m) != d})
     if stale:
         raise UnusableError(f"{path.name} holds runs of other settings for {stale}; run the experiment again")
-    kept = set(zip(frame["method"], frame["seed"], strict=True))
+    kept = keys_of(frame)
     absent = [f"{m.name}, seed {s}" for m in experiment.methods for s in experiment.seeds if (m.name, s) not in kept]
     if absent:
         raise UnusableError(f"{path.name} lacks {len(absent)} runs, the first of {absent[0]}; run the experiment again")

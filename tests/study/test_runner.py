@@ -343,3 +343,37 @@ def test_memory_bounds_the_stack_and_a_wider_net_leaves_room_for_fewer(tiny, mon
     assert most_runs(narrow, CPU) > most_runs(wide, CPU) >= 1
     monkeypatch.setattr(runner, "HOST_MEMORY", 1)
     assert most_runs(wide, CPU) == 1
+
+
+# ------------------------------------------------------------------------------------------- runs that are committed
+
+
+@pytest.fixture
+def with_table(tiny, tmp_path, monkeypatch):
+    """`tiny` with its committed table, and without single runs."""
+    monkeypatch.setattr(store, "results_folder", lambda: tmp_path / "results")
+    frame = runner.run(tiny, "cpu", tmp_path / "old", progress=False)
+    store.compact(tmp_path / "old", tiny)
+    return tiny, frame
+
+
+def test_new_arm_trains_its_own_runs_only_where_the_table_has_the_others(with_table, tmp_path, monkeypatch):
+    tiny, before = with_table
+    more = replace(tiny, methods=(*tiny.methods, replace(tiny.methods[0], name="adam_fast", lr=1e-2)))
+    trained, original = [], train.train_group
+    monkeypatch.setattr(train, "train_group", lambda e, runs, *a: (trained.extend(runs), original(e, runs, *a))[1])
+    frame = runner.run(more, "cpu", tmp_path / "new", progress=False, committed=True)
+    assert {runner.key(run) for run in trained} == {("adam_fast", 0), ("adam_fast", 1)}
+    assert store.keys_of(frame) == store.keys_of(before) | {("adam_fast", 0), ("adam_fast", 1)}
+
+
+def test_run_that_is_not_to_use_the_table_trains_everything(with_table, tmp_path):
+    tiny, _ = with_table
+    runner.run(tiny, "cpu", tmp_path / "new", progress=False)
+    assert all(p.exists() for p in store.experiment_paths(tmp_path / "new", tiny))
+
+
+def test_fresh_run_uses_no_row_of_the_table(with_table, tmp_path):
+    tiny, _ = with_table
+    runner.run(tiny, "cpu", tmp_path / "new", fresh=True, progress=False, committed=True)
+    assert all(p.exists() for p in store.experiment_paths(tmp_path / "new", tiny))

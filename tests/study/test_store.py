@@ -305,6 +305,55 @@ def test_compacting_an_incomplete_experiment_is_an_error_and_writes_nothing(tmp_
     assert not results.exists()
 
 
+def committed(tmp_path, experiment):
+    """The committed table of an experiment whose single runs are gone."""
+    write_all(tmp_path / "old", experiment)
+    store.compact(tmp_path / "old", experiment)
+    shutil.rmtree(tmp_path / "old")
+    return store.read_compact(experiment)
+
+
+def test_new_arm_needs_its_own_runs_only(tmp_path, results, tiny):
+    before = committed(tmp_path, tiny)
+    new = replace(tiny.methods[1], name="adamo_1", isometry_strength=1.0)
+    write_all(tmp_path / "runs", replace(tiny, methods=(new,)))
+    store.compact(tmp_path / "runs", replace(tiny, methods=(*tiny.methods, new)))
+    after = store.read_compact(replace(tiny, methods=(*tiny.methods, new)))
+    pd.testing.assert_frame_equal(after[after["method"] != "adamo_1"].reset_index(drop=True), before)
+    assert store.keys_of(after) - store.keys_of(before) == {("adamo_1", 0), ("adamo_1", 1)}
+
+
+def test_single_run_of_the_present_code_wins_over_the_row_of_the_table(tmp_path, results, tiny):
+    committed(tmp_path, tiny)
+    store.write_run(tmp_path / "runs", tiny, tiny.methods[0], 0, ROWS.assign(value=99.0), {**MADE_BY, "commit": "new"})
+    store.compact(tmp_path / "runs", tiny)
+    frame = store.read_compact(tiny)
+    made_anew = (frame["method"] == "adam") & (frame["seed"] == 0)
+    assert (frame["commit"] == "new").equals(made_anew)
+    assert (frame["value"] == 99).equals(made_anew)
+
+
+def test_rows_of_changed_settings_and_of_dropped_arms_are_not_kept(tmp_path, results, tiny):
+    committed(tmp_path, tiny)
+    changed = replace(tiny, methods=(replace(tiny.methods[0], lr=2e-3),))
+    assert len(store.fitting_rows(changed)) == 0
+    with pytest.raises(FileNotFoundError, match="adam-0-"):
+        store.compact(tmp_path / "runs", changed)
+    store.compact(tmp_path / "runs", replace(tiny, methods=tiny.methods[:1], seeds=(1,)))
+    assert store.keys_of(store.read_compact(replace(tiny, methods=tiny.methods[:1], seeds=(1,)))) == {("adam", 1)}
+
+
+def test_rows_of_a_renamed_arm_follow_its_settings(tmp_path, results, tiny):
+    committed(tmp_path, tiny)
+    renamed = replace(tiny, methods=(tiny.methods[0], replace(tiny.methods[1], name="other")))
+    store.compact(tmp_path / "runs", renamed)
+    assert store.keys_of(store.read_compact(renamed)) == {("adam", 0), ("adam", 1), ("other", 0), ("other", 1)}
+
+
+def test_no_table_has_no_fitting_rows(results, tiny):
+    assert len(store.fitting_rows(tiny)) == 0
+
+
 def test_missing_table_is_an_error_that_names_the_command(results, tiny):
     with pytest.raises(FileNotFoundError, match="`dyniso run random_labels --tier smoke --compact` makes them"):
         store.read_compact(tiny)
