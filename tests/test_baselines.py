@@ -26,6 +26,7 @@ from dyniso.baselines import (
     ReDo,
     Reset,
     RowNorm,
+    SelfNormalizedResets,
     ShrinkPerturb,
     SpectralNorm,
     SpectralPenalty,
@@ -130,7 +131,9 @@ def test_wrong_setting_is_an_error_that_names_it(call, parts):
 
 
 @pytest.mark.parametrize("activation", ["maxmin", "crelu", "groupsort-4", "householder"])
-@pytest.mark.parametrize("method", [ReDo(), ContinualBackprop(), Isometry(strength=0.1, lr=0.1, rows="dead")])
+@pytest.mark.parametrize(
+    "method", [ReDo(), ContinualBackprop(), SelfNormalizedResets(), Isometry(strength=0.1, lr=0.1, rows="dead")]
+)
 def test_methods_that_replace_units_refuse_activations_that_mix_units(method, activation):
     with pytest.raises(ValueError, match="mix them"):
         attach(method, mlp(6, 3, 8, 2, activation))
@@ -148,6 +151,7 @@ def tiny():
 SETTINGS = {
     "redo": {"threshold": 0.5, "every": 3},
     "continual_backprop": {"rate": 0.1, "maturity": 2},
+    "self_normalized_resets": {"rejection": 0.3, "observations": 2, "longest": 3},
     "isometry": {"strength": 1.0, "rows": "live", "window": 2},
     "shrink_perturb": {"when": "step", "shrink": 0.99, "perturb": 0.01},
 }
@@ -270,6 +274,40 @@ def test_redo_recycles_dead_units_and_leaves_the_function_as_it_was(net, x):
     assert (first.weight[[2, 5]] != 0).all() and torch.equal(first.bias[[2, 5]], torch.zeros(2))
     assert torch.equal(first.weight[[0, 1, 3, 4, 6, 7]], old[[0, 1, 3, 4, 6, 7]])
     torch.testing.assert_close(net(x), before)
+
+
+def reset_steps(firing: list[list[bool]], **settings: object) -> list[list[int]]:
+    """The steps (from 1) at which each unit of a layer is reset, given in which steps each of them fires."""
+    method = SelfNormalizedResets(**settings)
+    units = len(firing)
+    W, V = torch.ones(units, 3), torch.ones(2, units)
+    attached = Attached(method, [Layer("a", W, None), Layer("b", V, None)])
+    found: list[list[int]] = [[] for _ in firing]
+    for step, column in enumerate(zip(*firing, strict=True), start=1):
+        attached.activations = [torch.tensor([[float(f) for f in column]])]
+        V.fill_(1)
+        attached.after_step()
+        for unit in (V == 0).all(0).nonzero().flatten().tolist():
+            found[unit].append(step)
+    return found
+
+
+def test_unit_that_falls_silent_is_reset_sooner_the_more_often_it_used_to_fire():
+    often, rarely = [True] * 60 + [False] * 20, ([False] * 4 + [True]) * 12 + [False] * 20
+    (soon,), (late,) = (
+        [steps[0] for steps in reset_steps([pattern], rejection=0.05, observations=5)] for pattern in (often, rarely)
+    )
+    assert (soon, late) == (62, 66)
+
+
+def test_unit_that_fires_as_rarely_as_ever_is_left_in_peace():
+    assert reset_steps([([False] * 9 + [True]) * 20], rejection=0.05, observations=5) == [[]]
+
+
+def test_unit_that_has_never_fired_is_held_to_its_layer():
+    assert reset_steps([[True] * 10, [False] * 10], rejection=0.05, observations=5)[0] == []
+    assert reset_steps([[True] * 10, [False] * 10], rejection=0.05, observations=5)[1][0] == 5
+    assert reset_steps([[False] * 10], rejection=0.05, observations=5) == [[]]  # nobody fires: nothing to compare with
 
 
 def test_redo_threshold_is_inclusive_and_waits_for_its_turn(net, x):

@@ -23,7 +23,7 @@ from .boundaries import FIRE, SHRINK_PERTURB, Reset, ShrinkPerturb
 from .optimizers import UPGD, PerRun, Several, forget
 from .penalties import L2, Churn, FeatureRank, L2Init, Parseval, SpectralPenalty
 from .projections import Isometry, NormProjection, RowNorm, SpectralNorm, WeightClipping
-from .units import ContinualBackprop, ReDo
+from .units import ContinualBackprop, ReDo, SelfNormalizedResets
 
 __all__ = [
     "CLASSES",
@@ -45,6 +45,7 @@ __all__ = [
     "ReDo",
     "Reset",
     "RowNorm",
+    "SelfNormalizedResets",
     "Several",
     "ShrinkPerturb",
     "SpectralNorm",

@@ -116,3 +116,58 @@ class ContinualBackprop(Baseline, name="continual_backprop"):
         if following.bias is not None:
             mean = self.corrected(net.state["mean"][index], net.state["age"][index]) * mask
             following.bias.add_((net.outgoing(following.weight, mask.shape[-1]).sum(-1) @ mean[..., None])[..., 0])
+
+
+@dataclass(frozen=True)
+class SelfNormalizedResets(Baseline, name="self_normalized_resets"):
+    """Resets a unit that has been silent for longer than its own past makes plausible.
+
+    Silent means zero on every sample of a step. A unit's times between two firings are counted; it is reset when
+
+        P(A >= a) <= rejection,   a its present silence in steps, A a past time of its own
+
+    so a unit that fires rarely by nature is left in peace, and one that used to fire at every step is reset soon. Its
+    past is kept over resets.
+
+    Args:
+        rejection: eta, the level at which silence is called abnormal, between 0 and 1; .01 to .08 in the literature.
+        observations: past times that a unit needs before its own distribution counts (ours: with fewer, also of a unit
+            that has never fired, the distribution of its whole layer counts).
+        longest: silences are counted up to this many steps; a longer one counts as this long (ours).
+    Source: Farias and Jozefiak 2024 (arXiv 2410.20098), the rule; their code counts samples and keeps a threshold that
+        it updates every few tasks.
+    """
+
+    rejection: float = 0.01
+    observations: int = 20
+    longest: int = 500
+
+    def __post_init__(self) -> None:
+        require_range("SelfNormalizedResets.rejection", self.rejection, 0, 1, kind=float)
+        require_range("SelfNormalizedResets.observations", self.observations, 1)
+        require_range("SelfNormalizedResets.longest", self.longest, 2)
+
+    def start(self, net: Attached) -> None:
+        require_elementwise(net)
+        shapes = [layer.weight.shape[: net.batch_dims + 1] for layer in net.hidden]
+        net.state["silent"] = [net.layers[0].weight.new_zeros(shape, dtype=torch.int64) for shape in shapes]
+        net.state["times"] = [net.layers[0].weight.new_zeros(*shape, self.longest + 1) for shape in shapes]
+
+    def after_step(self, net: Attached) -> None:
+        for index, h in enumerate(net.activations):
+            mask = self.abnormal(net, index, h.detach())
+            net.reset_units(index, mask)
+            net.state["silent"][index].masked_fill_(mask, 0)
+
+    def abnormal(self, net: Attached, index: int, h: Tensor) -> Tensor:
+        """Which units of a layer are silent for too long, (*runs, units); times and silences are brought up to date."""
+        silent, times = (net.state[name][index] for name in ("silent", "times"))
+        silent.add_(1).clamp_max_(self.longest)
+        fired = (h != 0).any(-2)
+        times.scatter_add_(-1, silent[..., None], fired[..., None].to(times))
+        silent.masked_fill_(fired, 0)
+        few = times.sum(-1, keepdim=True) < self.observations
+        counts = torch.where(few, times.sum(-2, keepdim=True), times)
+        tail = counts.flip(-1).cumsum(-1).flip(-1).gather(-1, silent[..., None])[..., 0]
+        total = counts.sum(-1)
+        return ~fired & (total >= self.observations) & (tail <= self.rejection * total)
