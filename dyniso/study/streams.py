@@ -16,6 +16,7 @@ from .specs import Stream
 
 ROWS, LABELS, PERMUTATION, ORDER, CLASSES, TARGET, INPUTS, MIXTURE = range(8)  # one generator for each kind of draw
 SLOW_BITS, FAST_BITS, TARGET_UNITS, BETA = 15, 5, 100, 0.7  # of slow_regression
+DRIFT = 0.1  # share of the samples that get a new label in each task of drifting_labels
 FEATURES = SLOW_BITS + FAST_BITS + 1  # of slow_regression: one bit is always on
 
 
@@ -65,6 +66,21 @@ def random_labels(stream: Stream, seed: int, task: int, labels: np.ndarray, pixe
     """
     rows = images_of(stream, labels, seed)
     return Task(rows, generator(LABELS, seed, task).integers(10, size=stream.samples), None)
+
+
+def drifting_labels(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int) -> Task:
+    """The same images throughout a seed; from task to task a share `DRIFT` of them, drawn anew, gets a new random label.
+
+    Between two tasks little changes and over many everything does: random_labels without sharp boundaries. The label
+    that is drawn may be the one that was there. Source: ours.
+    """
+    rows = images_of(stream, labels, seed)
+    now = generator(LABELS, seed, 0).integers(10, size=stream.samples)
+    for step in range(1, task + 1):
+        draw = generator(LABELS, seed, step)
+        changed = draw.random(stream.samples) < DRIFT
+        now = np.where(changed, draw.integers(10, size=stream.samples), now)
+    return Task(rows, now, None)
 
 
 def shuffled_labels(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int) -> Task:
@@ -125,13 +141,19 @@ def slow_regression(stream: Stream, seed: int, task: int, labels: np.ndarray, pi
 # Every kind that a spec may name; the allowed names are read from the keys, so they stand as literals.
 KINDS: dict[str, Callable[[Stream, int, int, np.ndarray, int], Task]] = {
     "random_labels": random_labels,
+    "drifting_labels": drifting_labels,
     "shuffled_labels": shuffled_labels,
     "permuted_pixels": permuted_pixels,
     "shuffled_classes": shuffled_classes,
     "class_pairs": class_pairs,
     "slow_regression": slow_regression,
 }
-OUTPUTS = {"random_labels": 10, "class_pairs": 2, "slow_regression": 1}  # of a net; the other kinds: one a class
+OUTPUTS = {
+    "random_labels": 10,
+    "drifting_labels": 10,
+    "class_pairs": 2,
+    "slow_regression": 1,
+}  # of a net; the other kinds: one a class
 
 
 def slow_bits(samples: int, seed: int, task: int) -> np.ndarray:

@@ -60,6 +60,7 @@ def test_no_draw_touches_the_global_generators(kind):
 # A change means that every stored result came from other tasks.
 GOLDEN = {
     "random_labels": "19daf7e42f294152",
+    "drifting_labels": "e9cfeee59db3869c",
     "permuted_pixels": "db67f25d63321ca1",
     "shuffled_labels": "0fdeeb6ba9dc8578",
     "shuffled_classes": "4781cc9478d9939c",
@@ -245,6 +246,14 @@ def test_transition_fades_the_task_before_out_and_then_is_over():
 @pytest.mark.parametrize(("transition", "task"), [(None, 3), (0.0, 3), (1.0, 0)])
 def test_nothing_is_mixed_without_a_transition_or_in_the_first_task(transition, task):
     assert from_new_task(Stream(samples=600, tasks=5, transition=transition), 0, task, 10, 4) is None
+
+
+def test_drifting_labels_change_a_tenth_from_task_to_task_and_all_but_chance_in_the_long_run():
+    long = Stream("drifting_labels", samples=1000, tasks=100)
+    tasks = [make_task(long, 0, k, LABELS, PIXELS) for k in (0, 1, 2, 99)]
+    kept = [float(np.mean(tasks[0].labels == t.labels)) for t in tasks[1:]]
+    assert kept == pytest.approx([0.91, 0.829, 0.1], abs=0.035)  # .9 kept, and a tenth of the others by chance
+    assert all(np.array_equal(tasks[0].rows, t.rows) for t in tasks)
 
 
 def test_linear_error_is_zero_where_the_targets_are_linear(monkeypatch):
