@@ -17,7 +17,7 @@
 # keep a convolutional net plastic?
 #
 # **Why it matters.** Most networks that see images are convolutional. A kernel whose matrix is an isometry need not be one
-# as a map of images ({doc}`isometric_networks`), so what holds for the dense layers of {doc}`supervised_benchmarks`
+# as a map of images ({doc}`keeping_weights_orthogonal`), so what holds for the dense layers of {doc}`supervised_benchmarks`
 # does not follow here.
 
 # %% tags=["parameters", "hide-input"]
@@ -259,7 +259,7 @@ claim(
 # The sum of squared singular values is the squared Frobenius norm. As a map of images with circular borders the operator
 # repeats the kernel's entries once for every pixel: $\lVert K\rVert_F^2 \cdot hw$. An isometric matrix (out × in $k^2$) has
 # $\lVert K\rVert_F^2 = $ out, and the operator has $hw \cdot$ out singular values. So their mean square is one, whatever the
-# spread. {doc}`isometric_networks` measures it.
+# spread. {doc}`keeping_weights_orthogonal` measures it.
 # ```
 #
 # **What is next.** {doc}`Continual MinAtar <continual_minatar>`.
