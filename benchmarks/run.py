@@ -1,6 +1,6 @@
 """Run the benchmarks and write their results; or render the committed table.
 
-python benchmarks/run.py [--device auto] [--only adamo_step,stacked_runs,entk,ppo] [--out FOLDER]
+python benchmarks/run.py [--device auto] [--only imports,adamo_step,stacked_runs,entk,ppo] [--out FOLDER]
 python benchmarks/run.py --table
 """
 
@@ -16,7 +16,7 @@ from bench import RESULTS, record
 
 from dyniso.study.runner import resolve_device
 
-ALL = ("adamo_step", "stacked_runs", "entk", "ppo")
+ALL = ("imports", "adamo_step", "stacked_runs", "entk", "ppo")
 
 
 def number(value: float) -> str:

@@ -6,29 +6,29 @@ Names below are imported from their modules on first use, so `import dyniso` is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # what typing's constant means to editors and type checkers, without the import
 
 if TYPE_CHECKING:  # for editors, type checkers and `dyniso.study.sources`; a test holds it equal to the table below
     # ruff: noqa: F401
-    from .activations import Abs, CReLU, GroupSort, Householder, MaxMin
+    from .activations import Abs, CReLU, GroupSort, Householder, MaxMin, activation
     from .dormancy import dead_units, dormancy_score, dormant_fraction, hidden_activations
     from .entk import empirical_ntk
     from .isometry import gram_deviation, gram_deviation_grad, singular_values, spectrum_summary
     from .kernels import ntk_summary, plasticity
     from .nets import cnn, initialise, mlp, orthogonal
-    from .optim import AdamO, IsometryDivergenceError, isometry_groups, isometry_step
+    from .optim import AdamO, IsometryDivergenceError, adamo_update, isometry_groups, isometry_step
     from .polar import orthogonalise, polar_factor
 
 __version__ = "0.1.0"
 
 _MODULES = {  # name -> module; the same as above, for a name that is asked for
-    "activations": ("Abs", "CReLU", "GroupSort", "Householder", "MaxMin"),
+    "activations": ("Abs", "CReLU", "GroupSort", "Householder", "MaxMin", "activation"),
     "dormancy": ("dead_units", "dormancy_score", "dormant_fraction", "hidden_activations"),
     "entk": ("empirical_ntk",),
     "isometry": ("gram_deviation", "gram_deviation_grad", "singular_values", "spectrum_summary"),
     "kernels": ("ntk_summary", "plasticity"),
     "nets": ("cnn", "initialise", "mlp", "orthogonal"),
-    "optim": ("AdamO", "IsometryDivergenceError", "isometry_groups", "isometry_step"),
+    "optim": ("AdamO", "IsometryDivergenceError", "adamo_update", "isometry_groups", "isometry_step"),
     "polar": ("orthogonalise", "polar_factor"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -36,12 +36,13 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME)]
 
 
-def __getattr__(name: str) -> Any:
-    """A public name, from its module; AttributeError with the nearest name otherwise."""
+def __getattr__(name: str) -> object:
+    """A public name or a module on first use; AttributeError with the nearest name otherwise."""
     import importlib
 
     if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        globals()[name] = value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        return value
     try:
         return importlib.import_module(f".{name}", __name__)
     except ModuleNotFoundError as error:
@@ -53,4 +54,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_MODULES, "baselines", "report", "study"]
+    """Public names and modules, whether loaded or not."""
+    import pkgutil
+
+    return [*__all__, *(module.name for module in pkgutil.iter_modules(__path__))]

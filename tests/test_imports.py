@@ -1,49 +1,100 @@
-"""Imports run one way, and a reader redraws every figure without torch."""
+"""Imports run one way, report above study above core, and a reader redraws every figure without torch."""
 
+import ast
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
-from dyniso.report.notebook import import_graph
+from dyniso.study.sources import import_graph, imported_names, modules
 
-TORCH_SIDE = {
-    f"dyniso.{m}"
-    for m in (
-        *("isometry", "optim", "nets", "entk", "dormancy", "streams", "stack", "measures", "checkpoint", "train"),
-        *("runner", "rl.agent", "rl.envs", "rl.player", "rl.ppo", "rl.train"),
-    )
-}
-GRAPH = import_graph()
-TORCH_FREE = ["specs", "stats", "store", "returns", "figures", "claims", "book", "data", "cli"]
+MODULES = modules()
+GRAPH, LATE = import_graph(), import_graph(lazy=True)
+COMMAND = {"dyniso.cli", "dyniso.__main__"}
+
+
+def storey(module: str) -> str:
+    """core, study, report, or command on top of them."""
+    part = module.split(".")[1:2]
+    return "command" if module in COMMAND else part[0] if part in (["study"], ["report"]) else "core"
+
+
+CORE, STUDY, REPORT = ([m for m in MODULES if storey(m) == which] for which in ("core", "study", "report"))
+
+
+@cache
+def packages(module: str, late: bool = True) -> frozenset[str]:
+    """Top-level packages that a module imports, those inside functions too unless `late` is False."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    names = [name for when in {False, late} for name in imported_names(tree, module, lazy=when)]
+    return frozenset(name.partition(".")[0] for name in names) - sys.stdlib_module_names - {"dyniso", "__future__"}
+
+
+def imports(module: str) -> set[str]:
+    """Modules of dyniso that a module imports, at its top or inside functions."""
+    return GRAPH[module] | LATE[module]
 
 
 def reached(module: str) -> set[str]:
-    """Every module of dyniso that loads when this one is imported."""
+    """Every module of dyniso that loads when this one is imported, and itself."""
     found: set[str] = set()
     todo = [module]
     while todo:
-        new = GRAPH[todo.pop()] - found
-        found |= new
-        todo += new
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += GRAPH[name]
     return found
 
 
+def loads_torch(module: str) -> bool:
+    return any("torch" in packages(m, late=False) for m in reached(module))
+
+
+TORCH_FREE = [m for m in MODULES if not loads_torch(m)]
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_core_imports_only_torch_numpy_and_core(module):
+    assert packages(module) <= {"torch", "numpy"}
+    assert {m for m in imports(module) if storey(m) != "core"} == set()
+
+
+@pytest.mark.parametrize("module", STUDY)
+def test_study_imports_neither_report_nor_command(module):
+    assert {m for m in imports(module) if storey(m) in ("report", "command")} == set()
+
+
+NOT_YET = {  # strict: passes once mended, and then this entry has to go
+    "dyniso.report.appendix.methods": "counts parameters of nets, and loads torch for it",
+}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [pytest.param(m, marks=pytest.mark.xfail(strict=True, reason=NOT_YET[m])) if m in NOT_YET else m for m in REPORT],
+)
+def test_report_imports_no_torch_and_only_modules_that_load_none(module):
+    assert "torch" not in packages(module)
+    assert {m for m in imports(module) if storey(m) == "command" or loads_torch(m)} == set()
+
+
+def test_rules_see_all_three_storeys():
+    assert {"dyniso.optim", "dyniso.baselines.units"} <= set(CORE)
+    assert {"dyniso.study.rl.ppo", "dyniso.study.specs.model"} <= set(STUDY)
+    assert {"dyniso.report.figures", "dyniso.report.claims.runs"} <= set(REPORT)
+    assert loads_torch("dyniso.optim")
+    assert {"dyniso", "dyniso.checks", "dyniso.stats", "dyniso.study.store", "dyniso.cli"} <= set(TORCH_FREE)
+
+
 def test_no_module_imports_itself_by_any_way_round():
-    assert [m for m in GRAPH if m in reached(m)] == []
+    assert [m for m in GRAPH if any(m in reached(other) for other in GRAPH[m])] == []
 
 
-def test_every_module_of_these_rules_exists():
-    assert TORCH_SIDE | {f"dyniso.{m}" for m in TORCH_FREE} <= GRAPH.keys()
-
-
-@pytest.mark.parametrize("module", TORCH_FREE)
-def test_module_reaches_no_torch_side_module(module):
-    assert reached(f"dyniso.{module}") & TORCH_SIDE == set()
-
-
-def test_specs_reach_no_other_module():
-    assert {name for name in reached("dyniso.study.specs") if not name.startswith("dyniso.study.specs.")} == set()
+def test_specs_reach_only_names_and_refusals():
+    beside = {"dyniso", "dyniso.checks", "dyniso.study", "dyniso.study.sources"}
+    assert {m for m in reached("dyniso.study.specs") if not m.startswith("dyniso.study.specs")} <= beside
 
 
 def test_graph_finds_the_imports_of_train():
@@ -53,10 +104,11 @@ def test_graph_finds_the_imports_of_train():
 @pytest.mark.parametrize(
     "statement",
     [
-        "from dyniso import specs, stats, store, returns, figures, claims, book, data, cli",
+        f"import {', '.join(TORCH_FREE)}",
         "from dyniso import cli; assert cli.main(['list']) == 0",
         "from dyniso import cli; assert cli.main(['claims']) == 0",
     ],
+    ids=["every module that the sources say loads none", "list", "claims"],
 )
 def test_torch_is_not_loaded_by(statement):
     code = f"import sys; {statement}; sys.exit('torch is loaded' if 'torch' in sys.modules else 0)"
@@ -65,7 +117,7 @@ def test_torch_is_not_loaded_by(statement):
 
 
 def test_specs_need_only_the_standard_library():
-    code = "import sys; from dyniso import specs; sys.exit(bool({'numpy', 'pandas', 'torch'} & sys.modules.keys()))"
+    code = "import sys, dyniso.study.specs; sys.exit(bool({'numpy', 'pandas', 'torch'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
