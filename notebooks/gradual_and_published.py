@@ -164,9 +164,9 @@ gain_in = dealt.per_seed(SCORE, "l2_init_0.01_at_0.0001") - dealt.per_seed(SCORE
 claim(
     "outside-crelu-learns-most",
     f"CReLU, at its 1e-3, learns far more than all others, {end_in['crelu']:.2f} on the last tasks, and LayerNorm falls, "
-    f"by {-change_in['layernorm']:.2f}; L2-Init gains {gain_in.mean():.3f} over Adam at the same rate, in every seed.",
+    f"by {-change_in['layernorm_0.0001']:.2f}; L2-Init gains {gain_in.mean():.3f} over Adam at the same rate, in every seed.",
     end_in["crelu"] > 2 * max(v for m, v in end_in.items() if m != "crelu")
-    and change_in["layernorm"] < -0.02
+    and change_in["layernorm_0.0001"] < -0.02
     and bool((gain_in > 0).all()),
 )
 

@@ -69,7 +69,7 @@ def random_labels(stream: Stream, seed: int, task: int, labels: np.ndarray, pixe
 
 
 def drifting_labels(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int) -> Task:
-    """The same images throughout a seed; from task to task a share `DRIFT` of them, drawn anew, gets a new random label.
+    """The same images throughout a seed; from task to task a share `DRIFT` of them, drawn anew, gets a new label.
 
     Between two tasks little changes and over many everything does: random_labels without sharp boundaries. The label
     that is drawn may be the one that was there. Source: ours.
