@@ -61,6 +61,7 @@ from .rows import Rows
 
 SCORE = "score"
 RETURN = "return"
+COLUMNS = ("method", "seed", "task", "layer", "metric", "value", "hardware", "commit")  # of the rows that are read
 PERIODS = ("first", "early", "late", "last")
 SHARE = 5  # early and late are one part of so many
 HUGE = float(np.finfo(np.float32).max)  # the largest number that a table holds
@@ -101,15 +102,15 @@ class Results:
     def stored(cls, experiment: str | Comparison, tier: str = "check") -> Self:
         """From the committed table; FileNotFoundError or UnusableError as of `store.read_compact`."""
         found = specs.find(experiment, tier) if isinstance(experiment, str) else experiment
-        return cls(found, store.read_compact(found))
+        return cls(found, store.read_compact(found, COLUMNS))
 
     # ------------------------------------------------------------------------------------------- what it is about
 
-    @property
+    @cached_property
     def hardware(self) -> str:
         return store.hardware_of(self.frame)
 
-    @property
+    @cached_property
     def commit(self) -> str:
         return ", ".join(sorted(self.frame["commit"].unique()))
 
