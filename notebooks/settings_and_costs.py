@@ -27,14 +27,19 @@ tier = "check"  # smoke | check | paper: the tier whose stacks are listed one by
 # %% tags=["hide-input"]
 import time
 from dataclasses import fields
+from pkgutil import resolve_name
 
 import numpy as np
+import torch
 
+from dyniso import baselines, nets
 from dyniso.report import appendix, tuning
 from dyniso.study import specs
 from dyniso.report.notebook import claim, show_markdown, show_table, stamp
 from dyniso.study.specs.reinforcement import PPO, Games, PolicyNet
+from dyniso.study.optimizers import OPTIMIZERS, make_optimizer
 from dyniso.study.specs.supervised import BUDGET, TUNING_SEEDS
+from dyniso.study.stack import Run, Stack
 
 started = time.perf_counter()
 read = appendix.cached()
@@ -120,9 +125,10 @@ claim(
 # the optimizer. What it does not set is at the default of that class, which is shown too.
 
 # %% tags=["hide-input"]
-arms = appendix.arm_rows(specs.get(name, "check") for name in [*specs.THEORY, *others])
-fixed = appendix.arm_rows(specs.get(name, "check") for name in suite)
-played = appendix.arm_rows(specs.find(name, "check") for name in specs.REINFORCEMENT)
+arms, fixed, played = (
+    appendix.arm_rows([specs.find(name, "check") for name in names], baselines.CLASSES)
+    for names in ([*specs.THEORY, *others], suite, specs.REINFORCEMENT)
+)
 show_markdown(
     "\n\n".join(
         [
@@ -136,20 +142,31 @@ show_markdown(
 # %% [markdown]
 # The optimizers, as a stack of runs builds them where a method sets no more than the learning rate:
 
+
 # %% tags=["hide-input"]
-show_table([appendix.optimizer_row(name) for name in specs.OPTIMIZERS])
+def optimizer_of(name, lr=1e-3):
+    """What a run of a method gets that sets a learning rate and no more."""
+    method = specs.Method("probe", "probe", optimizer=name, lr=lr, isometry_strength=0.1 if name == "adamo" else 0.0)
+    stack = Stack([nets.mlp(3, 2, width=4, depth=2)], torch.device("cpu"))
+    return make_optimizer([Run(method, 0)], stack.params, stack.regularised)
+
+
+show_table([appendix.optimizer_row(name, optimizer_of(name), 1e-3) for name in OPTIMIZERS])
 
 # %% [markdown]
 # ### Which method it is, and from where
 
 # %% tags=["hide-input"]
-described = [appendix.described(name) for name in specs.BASELINES]
+described = [appendix.described(one) for one in baselines.CLASSES.values()]
 used = appendix.used_parts(trained)
 show_markdown(
     "\n\n".join(
         [
             appendix.folded(f"{len(described)} methods beside an optimizer", appendix.bullets(described)),
-            appendix.folded("Optimizers and layers", appendix.bullets(appendix.part_line(*part) for part in used)),
+            appendix.folded(
+                "Optimizers and layers",
+                appendix.bullets(appendix.part_line(*part, resolve_name(appendix.PARTS[part])) for part in used),
+            ),
         ]
     )
 )
@@ -158,13 +175,12 @@ show_markdown(
 # Several names stand for more than one algorithm in the literature. Those that we know of:
 
 # %% tags=["hide-input"]
-show_markdown("\n\n".join(appendix.namesake_block(name, trained) for name in appendix.NAMESAKES))
+show_markdown(
+    "\n\n".join(appendix.namesake_block(name, trained, baselines.SHRINK_PERTURB) for name in appendix.NAMESAKES)
+)
 
 # %% tags=["hide-input"]
-variants = {
-    half: {name: {appendix.variant(m) for m in methods if appendix.namesake(m) == name} for name in appendix.NAMESAKES}
-    for half, methods in trained_on.items()
-}
+variants = {half: appendix.variants(methods, baselines.SHRINK_PERTURB) for half, methods in trained_on.items()}
 claim(
     "one-method-a-name",
     f"Of {sum(map(len, appendix.NAMESAKES.values()))} methods under {len(appendix.NAMESAKES)} names, one each is used on "

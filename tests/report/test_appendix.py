@@ -4,14 +4,17 @@ import re
 import subprocess
 import sys
 from dataclasses import fields, replace
+from pkgutil import resolve_name
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import long_rows
 from test_tuning import reader, sweep_rows
 
-from dyniso import baselines
+from dyniso import baselines, optim
+from dyniso.baselines import CLASSES, SHRINK_PERTURB
 from dyniso.report import appendix
 from dyniso.study import specs, store
 from dyniso.study.specs import ADAM, Method, Net, Stream
@@ -19,11 +22,18 @@ from dyniso.study.specs import ADAM, Method, Net, Stream
 TRAINED = [method for by_tier in specs.REGISTRY.values() for method in by_tier["check"].methods]
 
 
-@pytest.mark.parametrize(
-    "statement", ["from dyniso import appendix, tuning", "from dyniso.report.appendix import sweep_of"]
-)
-def test_torch_is_not_loaded_by(statement):
-    code = f"import sys; {statement}; sys.exit('torch is loaded' if 'torch' in sys.modules else 0)"
+CALLS = {
+    "its import": "",
+    "arms": "appendix.arm_rows([specs.only_methods(specs.get('random_labels'), ['adam'])], {})",
+    "a sweep": "appendix.sweep_of('labels_mnist')",
+    "costs": "appendix.measured_costs({})",
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_torch_is_not_loaded_by(call):
+    code = f"import sys; from dyniso.report import appendix, tuning; from dyniso.study import specs; {call or 'pass'}"
+    code += "; sys.exit('torch is loaded' if 'torch' in sys.modules else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -51,7 +61,7 @@ def test_experiment_block_shows_each_tier_s_value_and_every_source(name):
 def test_tables_have_four_columns_at_most():
     sweep = appendix.Sweep("labels_mnist", "", {"adam": np.zeros(4)}, {"adam": 0}, dict.fromkeys(specs.CANDIDATES, 0))
     texts = [appendix.experiment_block(by_tier) for by_tier in specs.REGISTRY.values()]
-    texts += [appendix.table(appendix.arm_rows([specs.get("earlier_methods")]))]
+    texts += [appendix.table(appendix.arm_rows([specs.get("earlier_methods")], CLASSES))]
     texts += [appendix.table(appendix.candidate_rows(specs.CANDIDATES)), appendix.sweep_block(sweep)]
     lines = [line for text in texts for line in text.splitlines() if line.startswith("|")]
     assert max(len(re.findall(r"(?<!\\)\|", line)) - 1 for line in lines) <= 4
@@ -62,14 +72,14 @@ def test_tables_have_four_columns_at_most():
 
 def test_settings_text_tells_what_is_set_from_defaults():
     method = Method("x", "x", baseline="spectral_penalty", settings=(("strength", 0.01),), norm="layernorm")
-    text = appendix.settings_text(method)
+    text = appendix.settings_text(method, CLASSES)
     assert text.startswith("norm layernorm; SpectralPenalty: strength 0.01 (by default power 2, ")
-    assert appendix.settings_text(ADAM) == "none"
+    assert appendix.settings_text(ADAM, CLASSES) == "none"
 
 
 def test_arms_that_are_alike_are_one_row_and_others_are_not(tiny):
     other = replace(tiny, name="other", methods=(ADAM, replace(ADAM, name="fast", lr=0.1)))
-    rows = appendix.arm_rows([tiny, other])
+    rows = appendix.arm_rows([tiny, other], CLASSES)
     assert [(row["optimizer, rate"], row["in"]) for row in rows if row["method"] == "Adam"] == [
         ("adam, 0.001", "`random_labels`, `other`"),
         ("adam, 0.1", "`other`"),
@@ -83,7 +93,7 @@ def test_source_is_read_over_several_lines_and_up_to_the_next_section():
 
 
 def test_every_part_that_an_experiment_uses_is_described():
-    lines = [appendix.part_line(*part) for part in appendix.used_parts(TRAINED)]
+    lines = [appendix.part_line(*part, resolve_name(appendix.PARTS[part])) for part in appendix.used_parts(TRAINED)]
     assert any("`dyniso.optim.AdamO`. *Source:* arXiv 2606.09762" in line for line in lines)
     with pytest.raises(KeyError, match="tanh"):
         appendix.used_parts([replace(ADAM, activation="tanh")])
@@ -94,35 +104,51 @@ def test_every_published_shrink_and_perturb_is_recognised_by_its_form(name):
     form = baselines.SHRINK_PERTURB[name]
     settings = dict(draw=form.draw, when=form.when, scaled_by_lr=form.scaled_by_lr, shrink=0.5)
     method = Method("x", "x", baseline="shrink_perturb", settings=tuple(settings.items()))
-    assert appendix.variant(method) == name
+    assert appendix.variant(method, SHRINK_PERTURB) == name
     assert name in appendix.NAMESAKES["shrink_perturb"]
 
 
 def test_unpublished_shrink_and_perturb_is_an_error_and_other_names_have_no_variant():
     with pytest.raises(ValueError, match="none of the published forms"):
-        appendix.variant(Method("x", "x", baseline="shrink_perturb", settings=(("draw", "noise"),)))
-    assert appendix.variant(ADAM) == appendix.variant(Method("x", "x", baseline="fire")) == ""
+        appendix.variant(Method("x", "x", baseline="shrink_perturb", settings=(("draw", "noise"),)), SHRINK_PERTURB)
+    assert (
+        appendix.variant(ADAM, SHRINK_PERTURB)
+        == appendix.variant(Method("x", "x", baseline="fire"), SHRINK_PERTURB)
+        == ""
+    )
 
 
 def test_every_trained_method_of_a_shared_name_is_one_of_those_listed():
     shared = [m for m in TRAINED if appendix.namesake(m)]
     assert {appendix.namesake(m) for m in shared} == appendix.NAMESAKES.keys()
-    assert all(appendix.variant(m) in appendix.NAMESAKES[appendix.namesake(m)] for m in shared)
+    assert all(appendix.variant(m, SHRINK_PERTURB) in appendix.NAMESAKES[appendix.namesake(m)] for m in shared)
 
 
 @pytest.mark.parametrize(
     ("name", "count"), {"shrink_perturb": 6, "redo": 4, "l2_init": 3, "parseval": 2, "upgd": 2}.items()
 )
 def test_block_of_a_shared_name_marks_the_one_that_is_used(name, count):
-    text = appendix.namesake_block(name, TRAINED)
+    text = appendix.namesake_block(name, TRAINED, SHRINK_PERTURB)
     assert f"{count} methods called" in text
     assert [("(this one is used)" in line) for line in text.splitlines() if line.startswith("- ")].count(True) == 1
 
 
-def test_optimizer_row_has_the_rate_that_muon_s_matrices_get():
-    row = appendix.optimizer_row("muon")
+def test_optimizer_row_has_what_is_built_with_its_rate_and_its_own_settings():
+    weights = [torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
+    one = torch.optim.Muon(weights[:1], lr=1e-2)
+    both = baselines.Several(one, torch.optim.Adam(weights[1:], lr=1e-3))
+    row = appendix.optimizer_row("muon", both, lr=1e-3)
     assert row["built"] == "`Muon` and `Adam`"
-    assert row["its own settings"].startswith("rate × 10, momentum 0.95")
+    assert row["its own settings"].startswith("rate × 10, weight decay 0.1, momentum 0.95")
+    alone = appendix.optimizer_row("adamo", optim.AdamO(weights, lr=1e-3), lr=1e-3)
+    assert (alone["built"], alone["its own settings"].split(",")[0]) == ("`AdamO`", "betas (0.9")
+
+
+def test_described_class_has_its_prose_and_says_where_no_source_is_stated():
+    assert appendix.described(baselines.FIRE).startswith(
+        "**FIRE.** At every task boundary, replaces each hidden weight"
+    )
+    assert appendix.described(baselines.Reset).endswith("*Source:* none is stated.")
 
 
 # ------------------------------------------------------------------------------------------------------- the sweeps
@@ -232,11 +258,11 @@ def test_games_show_every_field_of_games_net_and_ppo_and_every_source(name):
 
 def test_every_arm_on_games_is_told_and_of_a_known_variant():
     methods = [m for by_tier in specs.REINFORCEMENT.values() for m in by_tier["check"].methods]
-    rows = appendix.arm_rows(by_tier["check"] for by_tier in specs.REINFORCEMENT.values())
+    rows = appendix.arm_rows([by_tier["check"] for by_tier in specs.REINFORCEMENT.values()], CLASSES)
     assert {row["method"] for row in rows} == {appendix.plain(m.label) for m in methods}
     assert [row["settings"] for row in rows if row["method"] == "Adam, no biases"] == ["reset optimizer yes, bias no"]
     shared = [m for m in methods if appendix.namesake(m)]
-    assert all(appendix.variant(m) in appendix.NAMESAKES[appendix.namesake(m)] for m in shared)
+    assert all(appendix.variant(m, SHRINK_PERTURB) in appendix.NAMESAKES[appendix.namesake(m)] for m in shared)
     assert appendix.used_parts(methods)
 
 

@@ -1,7 +1,7 @@
 """Settings and costs for the book's appendix, read from specs, docstrings and stored tables, as rows and Markdown.
 
-Nothing is typed twice: a new field of a spec, a new method or a new table appears by itself. No torch until a function
-of `methods` looks at a class.
+Nothing is typed twice: a new field of a spec, a new method or a new table appears by itself. No torch: the classes and
+optimizers that a page describes are handed in by it.
 """
 
 from .costs import Costs, cached, cost_blocks, measured_costs, not_run, run_costs, speed_rows, stack_rows, steps_of
@@ -19,6 +19,7 @@ from .methods import (
     source_of,
     used_parts,
     variant,
+    variants,
 )
 from .sweeps import Sweep, at_the_edge, candidate_rows, sweep_block, sweep_of
 from .text import bullets, duration, folded, plain, shown, table
@@ -58,4 +59,5 @@ __all__ = [
     "table",
     "used_parts",
     "variant",
+    "variants",
 ]

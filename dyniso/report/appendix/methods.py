@@ -1,14 +1,13 @@
 """What every method is: settings with their defaults, source, and which of the methods of its name.
 
-Torch is loaded by a call that looks at a class, not by the import of this module.
+Classes, optimizers and forms are looked at and never imported: the page that shows them hands them in.
 """
 
 from __future__ import annotations
 
 import inspect
-import pkgutil
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -60,6 +59,7 @@ NAMESAKES = {  # baseline or optimizer -> the methods of its name in use, by pap
         "readme": "the same, its README and its code for reinforcement learning: a step of 2 lr times (1 - gate)",
     },
 }
+Classes = Mapping[str, Any]  # name of a baseline -> its class
 
 
 def own_fields(method: Method) -> dict[str, Any]:
@@ -78,13 +78,12 @@ def setting_name(key: str) -> str:
     return "learning rate" if key == "lr" else words(key.rpartition(".")[2])
 
 
-def settings_text(method: Method) -> str:
+def settings_text(method: Method, classes: Classes) -> str:
     """What a method sets beside optimizer and learning rate, and the defaults of its baseline."""
-    from ...baselines import make
-
     parts = [", ".join(f"{words(name)} {shown(value)}" for name, value in own_fields(method).items())]
     if method.baseline:
-        baseline, chosen = make(method.baseline, **dict(method.settings)), dict(method.settings)
+        chosen = dict(method.settings)
+        baseline = classes[method.baseline](**chosen)
         values = {f.name: f"{words(f.name)} {shown(getattr(baseline, f.name))}" for f in fields(baseline)}
         own = ", ".join(text for name, text in values.items() if name in chosen)
         default = ", ".join(text for name, text in values.items() if name not in chosen)
@@ -93,12 +92,16 @@ def settings_text(method: Method) -> str:
     return plain("; ".join(part for part in parts if part)) or "none"
 
 
-def arm_rows(experiments: Iterable[Comparison]) -> list[dict[str, str]]:
-    """One row for each different arm of some experiments: label, optimizer and learning rate, settings, where it is."""
+def arm_rows(experiments: Iterable[Comparison], classes: Classes) -> list[dict[str, str]]:
+    """One row for each different arm of some experiments: label, optimizer and learning rate, settings, where it is.
+
+    Args:
+        classes: name of a baseline -> its class, `dyniso.baselines.CLASSES`.
+    """
     found: dict[tuple[str, str, str], list[str]] = {}
     for experiment in experiments:
         for m in experiment.methods:
-            row = plain(m.label), plain(f"{m.optimizer}, {shown(m.lr)}"), settings_text(m)
+            row = plain(m.label), plain(f"{m.optimizer}, {shown(m.lr)}"), settings_text(m, classes)
             found.setdefault(row, []).append(f"`{experiment.name}`")
     return [
         {"method": label, "optimizer, rate": rate, "settings": text, "in": ", ".join(names)}
@@ -123,11 +126,8 @@ def prose_of(documented: object) -> str:
     return " ".join(text.split())
 
 
-def described(baseline: str) -> str:
+def described(documented: type) -> str:
     """One line of Markdown on a class of `dyniso.baselines`: what it does, its source, and which variant it is."""
-    from ...baselines import CLASSES
-
-    documented = CLASSES[baseline]
     source = source_of(documented)
     return f"**{documented.__name__}.** {plain(prose_of(documented))} *Source:* {plain(source or 'none is stated.')}"
 
@@ -137,14 +137,14 @@ def namesake(method: Method) -> str:
     return next((name for name in (method.baseline, method.optimizer) if name in NAMESAKES), "")
 
 
-def variant(method: Method) -> str:
+def variant(method: Method, forms: Mapping[str, Any]) -> str:
     """Which one of `NAMESAKES` a method is; '' where its name is used for one method only.
 
+    Args:
+        forms: the published forms of shrink & perturb, `dyniso.baselines.SHRINK_PERTURB`.
     Raises:
         ValueError: a form of shrink & perturb that is none of the published ones.
     """
-    from ...baselines import SHRINK_PERTURB, make
-
     name = namesake(method)
     if name != "shrink_perturb":
         return {"redo": "sokar", "l2_init": "kumar", "parseval": "chung", "upgd": "code"}.get(name, "")
@@ -152,16 +152,21 @@ def variant(method: Method) -> str:
     def form(one: Any) -> tuple[Any, ...]:
         return one.draw, one.when, one.scaled_by_lr
 
-    mine = form(make(name, **dict(method.settings)))
-    for key, published in SHRINK_PERTURB.items():
+    mine = form(type(next(iter(forms.values())))(**dict(method.settings)))
+    for key, published in forms.items():
         if form(published) == mine:
             return key
     raise ValueError(f"{method.name}: {mine} is none of the published forms of shrink & perturb")
 
 
-def namesake_block(name: str, methods: Iterable[Method]) -> str:
+def variants(methods: Sequence[Method], forms: Mapping[str, Any]) -> dict[str, set[str]]:
+    """By name of `NAMESAKES`, which of its methods some methods are."""
+    return {name: {variant(m, forms) for m in methods if namesake(m) == name} for name in NAMESAKES}
+
+
+def namesake_block(name: str, methods: Iterable[Method], forms: Mapping[str, Any]) -> str:
     """The methods that share a name of `NAMESAKES`, folded, and which one some methods of ours are."""
-    mine = {variant(m) for m in methods if namesake(m) == name}
+    mine = {variant(m, forms) for m in methods if namesake(m) == name}
     lines = [
         f"{plain(text)}{' **(this one is used)**' if key in mine else ''}" for key, text in NAMESAKES[name].items()
     ]
@@ -182,25 +187,22 @@ def used_parts(methods: Iterable[Method]) -> list[tuple[str, str]]:
     return [part for part in PARTS if part in used]
 
 
-def part_line(field: str, value: str) -> str:
-    """One line of Markdown on an optimizer, activation, norm or parametrisation: what does it, and its source."""
-    target = PARTS[field, value]
-    source = "" if target.startswith("torch.") else source_of(pkgutil.resolve_name(target))
-    return f"{field} *{plain(value)}*: `{target}`" + (f". *Source:* {plain(source)}" if source else "")
+def part_line(field: str, value: str, documented: object) -> str:
+    """One line of Markdown on an optimizer, activation, norm or parametrisation: what does it, and its source.
+
+    Args:
+        documented: what `PARTS` names.
+    """
+    source = source_of(documented)
+    return f"{field} *{plain(value)}*: `{PARTS[field, value]}`" + (f". *Source:* {plain(source)}" if source else "")
 
 
-def optimizer_row(name: str, lr: float = 1e-3) -> dict[str, str]:
-    """An optimizer as runs get it: what is built, and the settings that it has where a method sets none."""
-    import torch
+def optimizer_row(name: str, made: Any, lr: float) -> dict[str, str]:
+    """An optimizer as runs get it: what is built, and the settings that it has where a method sets none.
 
-    from ... import nets
-    from ...study.optimizers import make_optimizer
-    from ...study.stack import Run, Stack
-
-    strength = 0.1 if name == "adamo" else 0.0
-    method = Method("probe", "probe", optimizer=name, lr=lr, isometry_strength=strength)
-    stack = Stack([nets.mlp(3, 2, width=4, depth=2)], torch.device("cpu"))
-    made = make_optimizer([Run(method, 0)], stack.params, stack.regularised)
+    Args:
+        made: what `dyniso.study.optimizers` builds for a method of that name with learning rate `lr` and no more.
+    """
     parts = [getattr(part, "each", [part])[0] for part in getattr(made, "parts", [made])]
     texts = []
     for part in parts:
