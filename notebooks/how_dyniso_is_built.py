@@ -218,7 +218,8 @@ claim(
 # ### Stacked nets
 #
 # Runs that differ only in seed and isometry strength are trained as one: `dyniso.study.runner.grouped` finds them,
-# `dyniso.study.stack.Stack` holds their parameters with the runs on the first axis.
+# `dyniso.study.stack.Stack` holds their parameters with the runs on the first axis. What changes them, optimizer, method and
+# schedule, is a `dyniso.study.learner.Learner`, the same for streams and for games.
 
 # %%
 (group,) = runner.grouped(arms)
@@ -416,18 +417,16 @@ claim(
 # An optimizer that is new takes more:
 #
 # 1. Write it as a `torch.optim.Optimizer`, or wrap one that knows single nets only in `dyniso.baselines.PerRun`.
-# 2. Add its name to `dyniso.study.specs.OPTIMIZERS` and its settings to `dyniso.study.specs.Method`, each checked in
+# 2. Build it in a function of `dyniso.study.optimizers` and enter that in `dyniso.study.optimizers.OPTIMIZERS`, where specs
+#    read the name. Runs are stacked if their methods agree in every field but name and isometry strength
+#    (`dyniso.study.runner.grouped`).
+# 3. Settings of its own are fields of `dyniso.study.specs.Method`, each checked in
 #    `dyniso.study.specs.Method.__post_init__`. A new field whose default is None or () leaves stored runs valid; with any
 #    other default all digests change, and stored tables have to be made again.
-# 3. Build it in `dyniso.study.stack.Stack.optimizer`. Runs are stacked if their methods agree in every field but name and
-#    isometry strength (`dyniso.study.runner.grouped`).
-# 4. Add it to `VARIANTS` in `tests/test_train.py`: each is held equal, stacked, to the same runs alone.
-# 5. If it has a module of its own, list that in `dyniso.study.store.TRAINING_MODULES`, so that a change of it makes old
-#    runs stale.
+# 4. Add it to `BUILT` in `tests/study/test_optimizers.py`, where each is held equal, stacked, to the same runs alone.
 #
-# A new activation is a module in `dyniso/activations.py` that `dyniso.activations.activation` builds by name; the name also goes
-# into `dyniso.activations.ACTIVATIONS` and the check of `dyniso.study.specs.Method.__post_init__`, the class into
-# `dyniso.dormancy.ACTIVATION_TYPES`, where its units are measured.
+# A new activation is a module in `dyniso/activations.py`, entered in `dyniso.activations.ACTIVATIONS`, where specs read the name,
+# and its class in `dyniso.dormancy.ACTIVATION_TYPES`, where its units are measured.
 
 # %% tags=["hide-input"]
 try:
@@ -480,14 +479,15 @@ claim(
 # %% [markdown]
 # ### A stream
 #
-# 1. Add its name to `dyniso.study.specs.STREAM_KINDS`.
-# 2. Give it a branch of its own in `dyniso.study.streams.make_task`. It returns a `dyniso.study.streams.Task` of indices and
-#    labels, from `dyniso.study.streams.generator` with a purpose of its own, so that no two draws share random numbers.
-#    Anything else that it does to an image goes into `dyniso.study.tasks.TaskData.take` as well.
+# 1. Write it as a function of `dyniso.study.streams` and enter that in `dyniso.study.streams.KINDS`, where specs read the
+#    name; unless a net on it has one output a class, its outputs go into `dyniso.study.streams.OUTPUTS`.
+# 2. It returns a `dyniso.study.streams.Task` of indices and labels, from `dyniso.study.streams.generator` with a purpose of
+#    its own, so that no two draws share random numbers. Anything else that it does to an image goes into
+#    `dyniso.study.tasks.TaskData.take` as well.
 # 3. Declare an experiment on it in `dyniso.study.specs.REGISTRY`, with the source of every value in
 #    `dyniso.study.specs.Experiment.sources`.
-# 4. Add it to `KINDS` in `tests/test_streams.py`: any order gives the same bytes, seeds and tasks differ, no global
-#    generator is touched.
+# 4. Add its bytes to `GOLDEN` in `tests/study/test_streams.py`, where each kind is held to give the same bytes in any order,
+#    others for other seeds and tasks, and to touch no global generator.
 # 5. If it needs other images, `data/manifest.json` gets their address, size and hash; `dyniso.study.data.load` does the
 #    rest.
 
@@ -516,13 +516,14 @@ for kind in specs.STREAM_KINDS:
 # 3. An experiment is a `dyniso.study.specs.GameExperiment` in `dyniso.study.specs.REINFORCEMENT`. Settings of PPO are fields of
 #    `dyniso.study.specs.reinforcement.PPO`, for all arms alike.
 # 4. Rows become scores in `dyniso.report.returns`, curves in `dyniso.report.figures.cycles_figure`, verdicts in `dyniso.report.claims`.
-# 5. `tests/test_rl_envs.py` holds the games to the original engines, `tests/test_rl_train.py` a stacked run to the run alone.
+# 5. `tests/study/rl/test_envs.py` holds the games to the original engines, `tests/study/rl/test_train_games.py` a stacked run
+#    to the run alone.
 
 # %% [markdown]
 # ### An experiment, or a heavier tier of one
 #
 # 1. In `dyniso.study.specs.REGISTRY`, call `dyniso.study.specs.tiers` with the smallest spec and, for each of the heavier
-#    `dyniso.study.specs.TIERS`, what it changes. `tests/test_specs.py` holds tiers to differ in scale only.
+#    `dyniso.study.specs.TIERS`, what it changes. `tests/study/test_specs.py` holds tiers to differ in scale only.
 # 2. Train and store it: `dyniso run permuted_pixels --tier check --compact`. An interrupted run goes on where it
 #    stopped.
 # 3. Commit the table with the code that made it, and look: `dyniso figure permuted_pixels --tier check`.
