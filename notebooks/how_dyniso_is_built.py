@@ -219,7 +219,8 @@ claim(
 # ### Stacked nets
 #
 # Runs that differ only in seed and isometry strength are trained as one: `dyniso.study.runner.grouped` finds them,
-# `dyniso.study.stack.Stack` holds their parameters with the runs on the first axis.
+# `dyniso.study.stack.Stack` holds their parameters with the runs on the first axis. What changes them, optimizer, method and
+# schedule, is a `dyniso.study.learner.Learner`, the same for streams and for games.
 
 # %%
 (group,) = runner.grouped(arms)
@@ -445,9 +446,11 @@ claim(
 # 3. Test its published edge in `tests/test_baselines.py`; there each name is also held equal, stacked, to the run alone.
 #
 # A new optimizer is a `torch.optim.Optimizer` (or one that knows single nets only, in `dyniso.baselines.PerRun`) and a row
-# in `dyniso.study.optimizers.OPTIMIZERS`; its settings are fields of `dyniso.study.specs.Method`. A new field whose default is
+# in `dyniso.study.optimizers.OPTIMIZERS`; its settings are fields of `dyniso.study.specs.Method`, and `BUILT` in
+# `tests/study/test_optimizers.py` holds it equal, stacked, to the same runs alone. A new field whose default is
 # None or () leaves stored runs valid; with any other default all digests change, and stored tables have to be made again. A
-# new activation is a class and a row of `dyniso.activations.ACTIVATIONS`.
+# new activation is a class, a row of `dyniso.activations.ACTIVATIONS`, and of `dyniso.dormancy.ACTIVATION_TYPES`, where its
+# units are measured.
 
 # %% tags=["hide-input"]
 try:
@@ -488,7 +491,8 @@ claim(
 #
 # 1. Write it as a function in `dyniso/study/streams.py`, and give it a row of `dyniso.study.streams.KINDS`. It returns a
 #    `dyniso.study.streams.Task` of indices and labels, from `dyniso.study.streams.generator` with a purpose of its own, so that
-#    no two draws share random numbers. The specs read the names of that table; there is no second list.
+#    no two draws share random numbers. The specs read the names of that table; there is no second list. Unless a net on it
+#    has one output a class, its outputs go into `dyniso.study.streams.OUTPUTS`.
 # 2. Put the digest of its bytes into `GOLDEN` in `tests/study/test_streams.py`. The tests there take every kind: any order
 #    gives the same bytes, seeds and tasks differ, no global generator is touched.
 # 3. Declare an experiment on it in `dyniso.study.specs.REGISTRY`, with the source of every value in
@@ -520,6 +524,8 @@ for kind in specs.STREAM_KINDS:
 #    `dyniso.study.specs.reinforcement.PPO`, for all arms alike.
 # 4. Rows become numbers by `dyniso.report.results.Results`, curves by `dyniso.report.figures.cycles_figure`, verdicts by
 #    `dyniso.report.claims`.
+# 5. `tests/study/rl/test_envs.py` holds the games to the original engines, `tests/study/rl/test_train_games.py` a stacked run
+#    to the run alone.
 #
 # ### An experiment, or a heavier tier of one
 #
