@@ -421,7 +421,7 @@ cosine, condition = (
     alike.pivot(index="layers", columns="group", values=column).loc[1:] for column in ("cosine", "condition")
 )
 claim(
-    "larger-groups-correlate-more",
+    "larger-groups-align-nets",
     f"Uncorrelated inputs have correlation {cosine[2][1]:.2f} after one layer with groups of 2, {cosine[4][1]:.2f} with 4, {cosine[8][1]:.2f} with 8, "
     f"{cosine[32][1]:.2f} with 32, {cosine[128][1]:.2f} with one group.",
     abs(cosine[2][1] - 1 / np.pi) < 0.02 and bool((cosine.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)),

@@ -1,14 +1,18 @@
-"""Execute the chapters: notebooks/NN_title.py (py:percent, the only source) -> book/nb/NN_title.ipynb.
+"""Execute the chapters: notebooks/title.py (py:percent, the only source) -> book/nb/title.ipynb.
 
-    python tools/notebooks.py build [--jobs 2] [name ...]                    every chapter that is not current
-    python tools/notebooks.py run notebooks/01_x.py -p tier check -o x.ipynb  one chapter, with other parameters
-    python tools/notebooks.py check                                          which are stale; exit 1 if any is
+    python tools/notebooks.py build [--jobs 2] [name ...]                 every chapter that is not current
+    python tools/notebooks.py run notebooks/x.py -p tier check -o x.ipynb  one chapter, with other parameters
+    python tools/notebooks.py check                                       which are stale; exit 1 if any is
 
-A chapter is current when the key in its metadata equals the hash of its source, its parameters, the library's code that
-it reaches, the small data and this file, and its figures' CSVs are as it left them. A chapter that reads other files of
-the project says so in a line of its source, `# reads: book/statements.toml notebooks/*.py`, and its key has these too.
-The parameters cell is the documentation and the check of its own values: `name = value  # ALLOWED: help`, ALLOWED being
-`lo..hi` or `a | b | c`.
+A chapter is current if what it depends on says the same as when it was executed:
+
+- its source, the pinned versions, and the code below tools/ that makes a page;
+- the library's code that it reaches by its imports; comments and docstrings do not count;
+- the stored tables and the manifest of data that it read, which it notes while it runs (`dyniso.study.reads`), and
+  files that it says it reads in a line of its source: `# reads: book/statements.toml notebooks/*.py`;
+- the CSVs of its figures are as it left them.
+
+A commit alone makes nothing stale: the page names the commit at which it was executed.
 
 Exit status: 0 done, 1 a chapter failed or is stale, 2 the call was wrong (one line, before any kernel starts).
 """
@@ -16,143 +20,31 @@ Exit status: 0 done, 1 a chapter failed or is stale, 2 the call was wrong (one l
 from __future__ import annotations
 
 import argparse
-import ast
-import difflib
 import hashlib
 import json
 import multiprocessing
-import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-Value = bool | int | float | str
+TOOLS = Path(__file__).resolve().parent
+if str(TOOLS) not in sys.path:  # where this file is loaded by its path
+    sys.path.insert(0, str(TOOLS))
 
-KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
-KERNEL_ENV = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-DATASETS = {"mnist", "fashion-mnist", "cifar10", "cifar100"}  # below data/: downloads, which chapters do not read
+import executing  # noqa: E402
+import observing  # noqa: E402
+import parameters  # noqa: E402
+from executing import Job, NotebookFailed, saved_facts, sha256  # noqa: E402
+from parameters import UsageError, Value, nearest  # noqa: E402
+
 READS = re.compile(r"^# reads:(.*)$", re.MULTILINE)
-START_TIMEOUT_S = 180  # a kernel starts in 1 s; this much on a busy machine
-
-
-class UsageError(Exception):
-    """The caller asked for something that does not exist or is not allowed; one line."""
-
-
-class NotebookFailed(Exception):
-    """A chapter could not be executed or saved; one line."""
-
-
-# ---------------------------------------------------------------------------------------------------- parameters
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One line of a parameters cell. Either `choices` or `bounds` limits its values."""
-
-    name: str
-    default: Value
-    allowed: str
-    help: str
-    choices: tuple[str, ...] = ()
-    bounds: tuple[float, float] = (0.0, 0.0)
-
-    @classmethod
-    def parse(cls, line: str) -> Parameter:
-        """Read `name = value  # ALLOWED: help`.
-
-        Raises UsageError if the line is something else, or the value is not allowed.
-        """
-        try:
-            parameter = cls(*limits(*split_line(line)))
-        except (SyntaxError, TypeError, ValueError):
-            expected = "`name = value  # lo..hi: help` or `name = value  # a | b: help`"
-            raise UsageError(f"parameters cell: expected {expected}, got `{line.strip()}`") from None
-        parameter.read(parameter.default)
-        return parameter
-
-    def read(self, value: Value) -> Value:
-        """`value`, which may be text from the command line, in the type of the default.
-
-        Raises UsageError, naming the value and what is allowed, if it is ill-typed or not allowed.
-        """
-        got = value if isinstance(value, str) else repr(value)
-        if self.choices:
-            if got not in self.choices:
-                raise UsageError(f"{self.name} = {got} is not one of {self.allowed}{nearest(got, self.choices)}")
-            return got == "True" if isinstance(self.default, bool) else type(self.default)(got)
-        try:
-            number = int(got) if isinstance(self.default, int) else float(got)
-        except ValueError:
-            wanted = "a whole number" if isinstance(self.default, int) else "a number"
-            raise UsageError(f"{self.name} = {got} is not {wanted}; allowed: {self.allowed}") from None
-        if not self.bounds[0] <= number <= self.bounds[1]:
-            raise UsageError(f"{self.name} = {got} is out of range; allowed: {self.allowed}")
-        return number
-
-
-def split_line(line: str) -> tuple[str, Value, str, str]:
-    """Name, value, ALLOWED and help of a line of a parameters cell; some ValueError if it has not all four.
-
-    >>> split_line("seeds = 4  # 1..64: how many seeds")
-    ('seeds', 4, '1..64', 'how many seeds')
-    """
-    (node,) = ast.parse(line).body
-    if not isinstance(node, ast.Assign) or len(node.targets) != 1 or not isinstance(node.targets[0], ast.Name):
-        raise ValueError("not an assignment to one name")
-    comment = line.encode()[node.value.end_col_offset :].decode().strip().removeprefix("#")
-    allowed, _, help_text = (part.strip() for part in comment.partition(":"))
-    default = ast.literal_eval(node.value)
-    if not isinstance(default, bool | int | float | str) or not help_text:
-        raise ValueError("not a plain value with a range or choices, and a help text")
-    return node.targets[0].id, default, allowed, help_text
-
-
-def limits(name: str, default: Value, allowed: str, help_text: str) -> tuple[Any, ...]:
-    """The fields of a Parameter; some ValueError if ALLOWED is neither a range of numbers nor choices."""
-    if "|" in allowed:
-        choices = tuple(word.strip().strip("'\"") for word in allowed.split("|"))
-        return name, default, allowed, help_text, choices
-    if isinstance(default, bool | str):
-        raise ValueError("a range needs a number")
-    low, high = (float(bound) for bound in allowed.split(".."))
-    return name, default, allowed, help_text, (), (low, high)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A suggestion to append to an error message, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def declared_parameters(nb: Any) -> dict[str, Parameter]:
-    """The parameters of a notebook, by name, from its cell tagged `parameters`; empty if it has none."""
-    cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(cells) > 1:
-        raise UsageError(f"{len(cells)} cells are tagged `parameters`; expected one")
-    lines = cells[0].source.splitlines() if cells else []
-    found = [Parameter.parse(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    return {parameter.name: parameter for parameter in found}
-
-
-def checked_parameters(declared: Mapping[str, Parameter], given: Mapping[str, Value]) -> dict[str, Value]:
-    """`given`, in the declared types; UsageError for a name that is not declared or a value that is not allowed."""
-    for name in given:
-        if name not in declared:
-            has = ", ".join(declared) or "none"
-            raise UsageError(f"unknown parameter {name}{nearest(name, declared)} (declared: {has})")
-    return {name: declared[name].read(value) for name, value in given.items()}
-
-
-# ------------------------------------------------------------------------------------------------- project and keys
+MAKERS = (executing, observing, parameters)  # modules below tools/ that decide what a page says
+NO_CODE = ("dyniso",)  # the front door: names and a version
 
 
 @dataclass(frozen=True)
@@ -166,7 +58,7 @@ class Project:
         return self.root / "book" / "nb"
 
     def sources(self, names: Sequence[str] = ()) -> list[Path]:
-        """The chapters called `names` (01_x, 01_x.py or a path), or all."""
+        """The chapters called `names` (x, x.py or a path), or all."""
         have = {path.stem: path for path in sorted((self.root / "notebooks").glob("*.py"))}
         wanted = [Path(name).stem for name in names] or list(have)
         for name in wanted:
@@ -174,37 +66,8 @@ class Project:
                 raise UsageError(f"no notebook {name} in notebooks/{nearest(name, have)}")
         return [have[name] for name in wanted]
 
-    def dependencies(self) -> Iterator[Path]:
-        """The small data, the pinned versions and this tool: what every chapter may depend on."""
-        for path in sorted((self.root / "data").rglob("*")):
-            if path.is_file() and path.relative_to(self.root / "data").parts[0] not in DATASETS:
-                yield path
-        yield from (path for path in (self.root / "constraints.txt", Path(__file__)) if path.exists())
-
-    @cached_property
-    def dependency_digest(self) -> bytes:
-        """Names and contents of all dependencies, hashed once a run."""
-        return self.digest_of(self.dependencies())
-
-    def library_digest(self, source: Path) -> str:
-        """Digest of the library's code that a chapter reaches by its imports; comments and docstrings do not count."""
-        from dyniso.study import sources
-
-        package = self.root / "dyniso"
-        if not package.is_dir():
-            return ""
-        return sources.digest_of(sources.reached_by_source(source.read_text(encoding="utf-8"), package), package)
-
-    def digest_of(self, paths: Iterable[Path]) -> bytes:
-        """Names and contents of files, hashed."""
-        digest = hashlib.sha256()
-        for path in paths:
-            name = path.relative_to(self.root) if path.is_relative_to(self.root) else path.name
-            digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-        return digest.digest()
-
     def reads(self, source: Path) -> Iterator[Path]:
-        """What one chapter says it reads beyond the dependencies of all; UsageError for a pattern that no file fits."""
+        """What a chapter says it reads; UsageError for a pattern that no file fits."""
         for line in READS.findall(source.read_text(encoding="utf-8")):
             for pattern in line.split():
                 paths = sorted(self.root.glob(pattern))
@@ -212,27 +75,43 @@ class Project:
                     raise UsageError(f"{source.stem}: it reads {pattern}, and there is no such file")
                 yield from paths
 
-    def key(self, source: Path, parameters: Mapping[str, Value]) -> str:
-        """The content key of one executed chapter."""
-        parts = [source.read_bytes(), json.dumps(dict(parameters), sort_keys=True).encode(), self.dependency_digest]
-        parts.append(self.library_digest(source).encode())
+    def key(self, source: Path, given: Mapping[str, Value]) -> str:
+        """Digest of what a chapter depends on, but for what it notes when it runs."""
+        parts = [source.read_bytes(), json.dumps(dict(given), sort_keys=True).encode(), tool_digest().encode()]
+        parts += [sha256(self.root / "constraints.txt").encode(), self.library_digest(source).encode()]
         return hashlib.sha256(b"\0".join([*parts, self.digest_of(self.reads(source))])).hexdigest()
+
+    def library_digest(self, source: Path) -> str:
+        """Digest of the library's code that a chapter reaches by its imports."""
+        from dyniso.study import sources
+
+        package = self.root / "dyniso"
+        if not package.is_dir():
+            return ""
+        try:
+            reached = sources.reached_by_source(source.read_text(encoding="utf-8"), package, NO_CODE)
+        except SyntaxError as error:
+            raise UsageError(f"{source.stem}: line {error.lineno}: {error.msg}") from None
+        return sources.digest_of(reached, package)
+
+    def digest_of(self, paths: Iterable[Path]) -> bytes:
+        """Names and contents of files, hashed."""
+        digest = hashlib.sha256()
+        for path in paths:
+            digest.update(f"{path.relative_to(self.root)}\0{sha256(path)}\0".encode())
+        return digest.digest()
 
     def saved(self, source: Path) -> dict[str, Any]:
         """metadata.dyniso of the executed chapter; empty if there is none."""
-        path = self.out / f"{source.stem}.ipynb"
-        try:
-            metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["metadata"]["dyniso"]
-        except (FileNotFoundError, KeyError, json.JSONDecodeError):
-            return {}
-        return metadata
+        return saved_facts(self.out / f"{source.stem}.ipynb")
 
     def is_current(self, source: Path) -> bool:
         """Whether executing the chapter again would change nothing."""
         saved = self.saved(source)
-        csvs = {self.out / "figures" / f"{name}.csv": digest for name, digest in saved.get("figures", {}).items()}
-        intact = all(path.exists() and sha256(path) == digest for path, digest in csvs.items())
-        return bool(saved) and intact and saved["key"] == self.key(source, {})
+        files = {self.out / "figures" / f"{name}.csv": digest for name, digest in saved.get("figures", {}).items()}
+        files |= {self.root / path: digest for path, digest in saved.get("reads", {}).items()}
+        same = all(sha256(path) == digest for path, digest in files.items())
+        return same and saved.get("key") == self.key(source, {})
 
     def prune(self) -> None:
         """Remove chapters without a source, and CSVs of figures that no chapter shows any more."""
@@ -247,174 +126,29 @@ class Project:
                     path.unlink()
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def tool_digest() -> str:
+    """Digest of the code below tools/ that makes a page; comments and docstrings do not count."""
+    from dyniso.study.sources import code
+
+    texts = [code(Path(str(maker.__file__)).read_text(encoding="utf-8")) for maker in MAKERS]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-# ------------------------------------------------------------------------------------------------------- execution
+# ------------------------------------------------------------------------------------------------------------ build
 
 
-def load(source: Path) -> Any:
-    """A py:percent file as a notebook whose bytes depend on the file alone."""
-    import jupytext
-
-    nb = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
-    nb.metadata = type(nb.metadata)(kernelspec=KERNEL)
-    nb.nbformat, nb.nbformat_minor = 4, 5
-    return nb
-
-
-def execute(project: Project, source: Path, given: Mapping[str, Value], out: Path) -> None:
-    """Run one chapter and save it and its figures' CSVs (in figures/ beside it), each in one step, or not at all."""
-    import nbformat
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
-    nb = load(source)
-    parameters = checked_parameters(declared_parameters(nb), given)
-    key = project.key(source, parameters)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=out.parent, prefix=".running-") as scratch,
-        tempfile.TemporaryDirectory() as sockets,
-    ):
-        environment = KERNEL_ENV | {"DYNISO_FIGURES": str(Path(scratch, "figures").resolve())}
-        options: dict[str, Any] = {"cwd": str(source.parent), "progress_bar": False, "start_timeout": START_TIMEOUT_S}
-        options["kernel_manager_class"] = ipc_kernel_manager(sockets)
-        options["extra_arguments"] = ["--IPKernelApp.log_level=CRITICAL"]  # it warns of local TCP, and of its own end
-        try:
-            with environ(environment):
-                nb = papermill.execute_notebook(nb, None, parameters=parameters, **options)
-        except PapermillExecutionError as error:
-            first = next((line for line in error.source.splitlines() if line.strip()), "")
-            where = f"{source.stem}: cell {error.cell_index} (`{first}`)"
-            raise NotebookFailed(f"{where}: {error.ename}: {one_line(error.evalue)}") from None
-        except Exception as error:
-            raise NotebookFailed(f"{source.stem}: {type(error).__name__}: {one_line(str(error))}") from None
-        tidy(nb, source.stem)
-        if out.parent == project.out:
-            nb.cells = list(with_observations(nb.cells))
-        figures = {path.stem: sha256(path) for path in sorted(Path(scratch).glob("figures/*.csv"))}
-        nb.metadata["dyniso"] = {"key": key, "parameters": dict(parameters), "figures": figures}
-        Path(scratch, out.name).write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
-        (out.parent / "figures").mkdir(exist_ok=True)
-        for name in figures:
-            os.replace(Path(scratch, "figures", f"{name}.csv"), out.parent / "figures" / f"{name}.csv")
-        os.replace(Path(scratch, out.name), out)
-
-
-def ipc_kernel_manager(sockets: str) -> type:
-    """A kernel manager that talks over socket files in a folder of its own, with a short path.
-
-    The usual free TCP port is chosen before the kernel binds it, so kernels that start at the same time can collide.
-    """
-    from jupyter_client.manager import AsyncKernelManager
-    from traitlets import default
-
-    class IpcKernelManager(AsyncKernelManager):
-        @default("transport")
-        def _default_transport(self) -> str:
-            return "ipc"
-
-        @default("ip")
-        def _default_ip(self) -> str:
-            return str(Path(sockets, "kernel"))
-
-    return IpcKernelManager
-
-
-@contextmanager
-def environ(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the kernels that start inside, and as they were afterwards."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def one_line(message: str) -> str:
-    return " ".join(message.split())
-
-
-def tidy(nb: Any, name: str) -> None:
-    """Make an executed notebook reproducible, and its figures what the book's renderer expects. In place."""
-    nb.metadata.pop("papermill", None)
-    for index, cell in enumerate(nb.cells):
-        cell.id = f"cell-{index:03d}"
-        for field in ("papermill", "execution"):
-            cell.metadata.pop(field, None)
-        if cell.cell_type == "code":
-            cell.outputs = joined_streams(cell.outputs)
-            try:
-                lift_figure(cell)
-            except ValueError as error:
-                raise NotebookFailed(f"{name}: cell {index}: {error}") from None
-
-
-def joined_streams(outputs: list[Any]) -> list[Any]:
-    """Neighbouring pieces of one stream as one: where the kernel cuts a text depends on timing."""
-    joined: list[Any] = []
-    for output in outputs:
-        last = joined[-1] if joined else {}
-        if output["output_type"] == "stream" and last.get("name") == output["name"]:
-            last["text"] += output["text"]
-        else:
-            joined.append(output)
-    return joined
-
-
-def with_observations(cells: Iterable[Any]) -> Iterator[Any]:
-    """The cells, with what `claim` showed as observations of the book: Markdown below the cell that checked them."""
-    import nbformat
-
-    for cell in cells:
-        shown = [o for o in cell.get("outputs", []) if "claim" in o.get("metadata", {}).get("dyniso", {})]
-        yield cell
-        if shown:
-            cell.outputs = [output for output in cell.outputs if output not in shown]
-            blocks = [observation(cell.source, **output["metadata"]["dyniso"]) for output in shown]
-            yield nbformat.v4.new_markdown_cell("\n\n".join(blocks), id=f"{cell.id}-observations")
-
-
-def observation(source: str, claim: str, sentence: str) -> str:
-    """One checked sentence in MyST: numbered, with its name as anchor, and what was checked behind a fold."""
-    from dyniso.report.notebook import claim_lines, is_named
-
-    condition = next((one.condition for one in claim_lines(source) if is_named(one, claim)), "")
-    fold = f"::::{{dropdown}} What was checked\n```python\n{condition}\n```\n::::\n" if condition else ""
-    return f":::::{{prf:observation}}\n:label: {claim}\n\n✓ {sentence}\n\n{fold}:::::"
-
-
-def lift_figure(cell: Any) -> None:
-    """Move what `show` noted on its outputs to the cell, where myst-nb reads captions and alt texts."""
-    marks = [output.get("metadata", {}).get("dyniso", {}) for output in cell.outputs]
-    cell.outputs = [output for output, mark in zip(cell.outputs, marks, strict=True) if not mark.get("drop")]
-    figures = [mark for mark in marks if "name" in mark]
-    if not figures:
-        return
-    claims = [output for output in cell.outputs if "claim" in output.get("metadata", {}).get("dyniso", {})]
-    displays = [output for output in cell.outputs if output["output_type"] != "stream" and output not in claims]
-    if len(displays) > 1:  # myst-nb would put each of them into the same figure
-        raise ValueError(f"show({figures[0]['name']!r}) must be the only display of its cell, found {len(displays)}")
-    (figure,) = figures
-    points = f"Plotted points: {{download}}`CSV <figures/{figure['name']}.csv>`."
-    cell.metadata["mystnb"] = {
-        "image": {"alt": figure["alt"], "classes": "dark-light"},  # the theme's name for: leave it alone in dark mode
-        "figure": {"name": figure["name"], "caption": f"{figure['caption']} {points}"},
-    }
-
-
-# ---------------------------------------------------------------------------------------------------- command line
+def job(project: Project, source: Path, given: Mapping[str, Value], out: Path, for_book: bool = False) -> Job:
+    """An execution of a chapter, its parameters checked."""
+    checked = parameters.checked_parameters(parameters.declared_parameters(executing.load(source)), given)
+    facts = {"key": project.key(source, checked)}
+    return Job(project.root, source, out, checked, facts, for_book)
 
 
 def attempt(project: Project, source: Path) -> tuple[str, str | None, float]:
     """Execute one chapter for `build`: its name, the error if it failed, and the seconds."""
     start = time.monotonic()
     try:
-        execute(project, source, {}, project.out / f"{source.stem}.ipynb")
+        executing.execute(job(project, source, {}, project.out / f"{source.stem}.ipynb", for_book=True))
     except NotebookFailed as error:
         return source.stem, str(error), time.monotonic() - start
     return source.stem, None, time.monotonic() - start
@@ -426,27 +160,33 @@ def build(project: Project, names: Sequence[str], jobs: int) -> int:
     stale = [source for source in sources if not project.is_current(source)]
     for source in stale:
         check_parameters_cell(source)
+    if told(observing.name_faults(project.root)):
+        return 1
     for source in sources:
         if source not in stale:
             print(f"current  {source.stem}")
     failed = False
     for name, error, seconds in attempts(project, stale, jobs):
         print(f"{'FAILED ' if error else 'executed'} {name} ({seconds:.1f} s)", flush=True)
-        if error:
-            failed = True
-            print(error, file=sys.stderr, flush=True)
-    shared = shared_figures(project, sources)
-    for line in shared:
-        print(line, file=sys.stderr)
+        failed |= told([error] if error else [])
+    shared = told(shared_figures(project, sources))
     if not names and not failed:
         project.prune()
     return 1 if failed or shared else 0
 
 
+def told(lines: Iterable[str]) -> bool:
+    """Print lines on stderr; whether there were any."""
+    found = list(lines)
+    for line in found:
+        print(line, file=sys.stderr, flush=True)
+    return bool(found)
+
+
 def check_parameters_cell(source: Path) -> None:
     """UsageError, naming the notebook, if its parameters cell breaks the grammar or a default its own bounds."""
     try:
-        declared_parameters(load(source))
+        parameters.declared_parameters(executing.load(source))
     except UsageError as error:
         raise UsageError(f"{source.stem}: {error}") from None
 
@@ -472,19 +212,34 @@ def shared_figures(project: Project, sources: Sequence[Path]) -> list[str]:
     return lines
 
 
-def run(project: Project, source: Path, given: Mapping[str, Value], out: Path) -> int:
+# ---------------------------------------------------------------------------------------------------- run and check
+
+
+def run(project: Project, source: Path, given: Mapping[str, Value], out: Path | None) -> int:
     """Execute one chapter with other parameters into a file outside the book. Returns the exit status."""
     if not source.exists():
         known = [path.name for path in project.sources()]
         raise UsageError(f"no file {source}{nearest(source.name, known)}")
+    target = output(project, source, out)
     check_parameters_cell(source)
     try:
-        execute(project, source.resolve(), given, out)
+        executing.execute(job(project, source.resolve(), given, target))
     except NotebookFailed as error:
-        print(error, file=sys.stderr)
+        told([str(error)])
         return 1
-    print(f"saved {out}")
+    print(f"saved {target}")
     return 0
+
+
+def output(project: Project, source: Path, out: Path | None) -> Path:
+    """Where `run` writes: build/run by default, into a folder that is named; UsageError for what is no notebook."""
+    if out is None:
+        return project.root / "build" / "run" / f"{source.stem}.ipynb"
+    if out.is_dir():
+        return out / f"{source.stem}.ipynb"
+    if out.suffix != ".ipynb":
+        raise UsageError(f"-o {out}; expected a folder that exists, or a file that ends in .ipynb")
+    return out
 
 
 def check(project: Project, names: Sequence[str]) -> int:
@@ -497,7 +252,7 @@ def check(project: Project, names: Sequence[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1], help=argparse.SUPPRESS)
+    top.add_argument("--root", type=Path, default=TOOLS.parent, help=argparse.SUPPRESS)
     commands = top.add_subparsers(dest="command", required=True)
     building = commands.add_parser("build", help="execute every chapter that is not current")
     building.add_argument("--jobs", type=int, default=2, help="how many at a time (default 2)")
@@ -505,7 +260,7 @@ def parser() -> argparse.ArgumentParser:
     running = commands.add_parser("run", help="execute one chapter with other parameters")
     running.add_argument("source", type=Path, help="e.g. notebooks/adamo.py")
     running.add_argument("-p", dest="given", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    running.add_argument("-o", dest="out", type=Path, help="default: build/run/<chapter>.ipynb")
+    running.add_argument("-o", dest="out", type=Path, help="a file or a folder; default: build/run/<chapter>.ipynb")
     checking = commands.add_parser("check", help="say which chapters are stale")
     checking.add_argument("names", nargs="*")
     return top
@@ -519,8 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return build(project, arguments.names, arguments.jobs)
         if arguments.command == "check":
             return check(project, arguments.names)
-        out = arguments.out or project.root / "build" / "run" / f"{arguments.source.stem}.ipynb"
-        return run(project, arguments.source, dict(arguments.given), out)
+        return run(project, arguments.source, dict(arguments.given), arguments.out)
     except UsageError as error:
         print(f"notebooks.py: {error}", file=sys.stderr)
         return 2

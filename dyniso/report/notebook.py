@@ -258,7 +258,7 @@ def stamp_table(
     | What produced this page | |
     |:--|:--|
     | dyniso | 0.1.0 |
-    | commit | abc1234 + changes |
+    | executed at commit | abc1234 + changes |
     | torch | 2.13.0 |
     | this page ran on | a CPU |
     | parameters | `tier = 'check'` |
@@ -273,7 +273,7 @@ def stamp_table(
         command += ["-p", key, str(value)]
     rows = {
         "dyniso": made_by["dyniso"],
-        "commit": made_by["commit"].replace("+", " + changes"),
+        "executed at commit": made_by["commit"].replace("+", " + changes"),
         "torch": made_by["torch"],
         "this page ran on": made_by["hardware"],
         "stored results ran on": hardware or "",

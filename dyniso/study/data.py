@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import reads
+
 SPLITS = ("train", "test")
 DEBIAN = Path("/usr/share/datasets")  # where Debian's package dataset-fashion-mnist puts its files
 
@@ -192,7 +194,9 @@ def data_root() -> Path:
 @cache
 def manifest() -> dict[str, Any]:
     """data/manifest.json by set: title, licence, urls, files (bytes, hashes), splits (count, hashes of the arrays)."""
-    return json.loads((data_root() / "manifest.json").read_text(encoding="utf-8"))["sets"]
+    path = data_root() / "manifest.json"
+    reads.note(path)  # it stands for the pixels: what is loaded is checked against its hashes
+    return json.loads(path.read_text(encoding="utf-8"))["sets"]
 
 
 def array_hashes(x: NDArray[np.uint8], y: NDArray[Any]) -> dict[str, str]:

@@ -135,8 +135,8 @@ def reach(start: Iterable[str], without: Iterable[str] = (), folder: Path = PACK
     return found
 
 
-def reached_by_source(text: str, folder: Path = PACKAGE) -> set[str]:
-    """Every module of the package that a script reaches by its import statements.
+def reached_by_source(text: str, folder: Path = PACKAGE, without: Iterable[str] = ()) -> set[str]:
+    """Every module of the package that a script reaches by its import statements; `without` as of `reach`.
 
     >>> "dyniso.optim" in reached_by_source("from dyniso import AdamO")
     True
@@ -145,7 +145,7 @@ def reached_by_source(text: str, folder: Path = PACKAGE) -> set[str]:
     offered = lazy_tables(found)
     tree = ast.parse(text)
     names = [*imported_names(tree, "", lazy=False), *imported_names(tree, "", lazy=True)]
-    return reach(resolved(names, found.keys(), offered), folder=folder)
+    return reach(resolved(names, found.keys(), offered), without, folder)
 
 
 def tree_of(path: Path) -> ast.Module:

@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
-from . import declared, sources
+from . import declared, reads, sources
 from .sources import PACKAGE
 from .specs import Comparison, GameExperiment, Method, digest
 
@@ -34,6 +34,7 @@ NOT_TRAINING = (  # reached by what trains, and without a say in its numbers: se
     "dyniso.study.sources",
     "dyniso.study.declared",
     "dyniso.study.provenance",
+    "dyniso.study.reads",
     "dyniso.checks",
 )
 PASSED_THROUGH = {"dyniso.baselines"}  # says which file holds which method; what a run needs of it is found by name
@@ -51,8 +52,8 @@ def results_folder() -> Path:
 
 
 def runs_folder() -> Path:
-    """Where single runs go: $DYNISO_RUNS, or ./runs."""
-    return Path(os.environ.get("DYNISO_RUNS", "runs"))
+    """Where single runs go: $DYNISO_RUNS, or ./runs where that is empty or not set."""
+    return Path(os.environ.get("DYNISO_RUNS") or "runs").expanduser()
 
 
 def code_digest(experiment: Comparison, method: Method) -> str:
@@ -184,8 +185,10 @@ def experiment_paths(folder: Path, experiment: Comparison) -> list[Path]:
 
 
 def compact_path(experiment: Comparison) -> Path:
-    """The committed table of an experiment and tier."""
-    return results_folder() / f"{experiment.name}-{experiment.tier}.parquet"
+    """The committed table of an experiment and tier. Whoever asks is noted as its reader (`dyniso.study.reads`)."""
+    path = results_folder() / f"{experiment.name}-{experiment.tier}.parquet"
+    reads.note(path)
+    return path
 
 
 def keys_of(frame: pd.DataFrame) -> set[RunKey]:

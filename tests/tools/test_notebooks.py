@@ -11,12 +11,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
-import torch
 
-from dyniso.report import notebook
+from dyniso.study import sources
 
 TOOL = Path(__file__).parents[2] / "tools" / "notebooks.py"
 
@@ -34,6 +31,8 @@ fast = True  # True | False: skip the rest
 
 # %%
 import os
+if False:
+    from dyniso import a
 print(tier, count, os.environ["TQDM_DISABLE"], os.environ["OMP_NUM_THREADS"])
 
 # %%
@@ -63,8 +62,10 @@ tool = load_tool()
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A project with one chapter, one library file and one datum."""
-    for name, text in (("notebooks/01_toy.py", CHAPTER), ("dyniso/a.py", "a = 1\n"), ("data/results/r.csv", "x\n")):
+    """A project with one chapter that reaches dyniso.a and dyniso.b, a module that it does not reach, and a table."""
+    library = {"__init__": "", "a": "from . import b\n", "b": "b = 1\n", "report": "from . import a\n"}
+    files = {f"dyniso/{name}.py": text for name, text in library.items()}
+    for name, text in (files | {"notebooks/01_toy.py": CHAPTER, "data/results/r.csv": "x\n"}).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     return tmp_path
@@ -89,9 +90,14 @@ def command(root: Path, *arguments: str) -> int:
 
 
 def test_values_from_the_command_line_take_the_type_of_the_default(root: Path) -> None:
-    declared = tool.declared_parameters(tool.load(root / "notebooks" / "01_toy.py"))
+    declared = tool.parameters.declared_parameters(tool.executing.load(root / "notebooks" / "01_toy.py"))
     given = {"tier": "smoke", "count": "9", "rate": "1e-3", "fast": "False"}
-    assert tool.checked_parameters(declared, given) == {"tier": "smoke", "count": 9, "rate": 0.001, "fast": False}
+    assert tool.parameters.checked_parameters(declared, given) == {
+        "tier": "smoke",
+        "count": 9,
+        "rate": 0.001,
+        "fast": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -154,24 +160,45 @@ def test_an_unknown_chapter_is_status_2_with_the_nearest_name(root: Path, capsys
 # ------------------------------------------------------------------------------------------------------------ keys
 
 
-@pytest.mark.parametrize("changed", ["notebooks/01_toy.py", "dyniso/a.py", "dyniso/b.py", "data/results/r.csv"])
-def test_key_changes_with_source_library_and_data(root: Path, changed: str) -> None:
+@pytest.mark.parametrize("changed", ["notebooks/01_toy.py", "dyniso/a.py", "dyniso/b.py", "constraints.txt"])
+def test_key_changes_with_source_versions_and_the_code_that_the_chapter_reaches(root: Path, changed: str) -> None:
     source = root / "notebooks" / "01_toy.py"
     before = tool.Project(root).key(source, {})
-    with (root / changed).open("a") as file:
-        file.write("# changed\n")
+    append(root / changed, "changed = 1\n")
     assert tool.Project(root).key(source, {}) != before
 
 
-def test_key_changes_with_parameters_but_not_with_their_order_or_with_downloads(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ("dyniso/a.py", "# a comment\n"),
+        ("dyniso/report.py", "changed = 1\n"),
+        ("dyniso/__init__.py", "more = 1\n"),
+        ("data/results/r.csv", "2\n"),
+        ("book/x.md", "prose\n"),
+    ],
+)
+def test_key_stays_with_comments_and_with_what_the_chapter_does_not_reach(root: Path, changed: str, text: str) -> None:
+    source = root / "notebooks" / "01_toy.py"
+    before = tool.Project(root).key(source, {})
+    append(root / changed, text)
+    assert tool.Project(root).key(source, {}) == before
+
+
+def append(path: Path, text: str) -> None:
+    """Change a file, or make it; trees and graphs that this process keeps of the package are forgotten."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
+        file.write(text)
+    sources.whole_graph.cache_clear()
+
+
+def test_key_changes_with_parameters_but_not_with_their_order(root: Path) -> None:
     source = root / "notebooks" / "01_toy.py"
     project = tool.Project(root)
     one_order = project.key(source, {"tier": "smoke", "count": 1})
     assert one_order == project.key(source, {"count": 1, "tier": "smoke"})
     assert one_order != project.key(source, {"tier": "smoke", "count": 2})
-    (root / "data" / "mnist").mkdir()
-    (root / "data" / "mnist" / "images.gz").write_bytes(b"download")
-    assert tool.Project(root).key(source, {"tier": "smoke", "count": 1}) == one_order
 
 
 @pytest.mark.parametrize(
@@ -257,105 +284,146 @@ def test_two_displays_in_a_figure_cell_are_refused() -> None:
     shown = {"output_type": "display_data", "metadata": {"dyniso": {"name": "f", "caption": "c", "alt": "a"}}}
     other = {"output_type": "display_data", "metadata": {}}
     with pytest.raises(ValueError, match="only display of its cell, found 2"):
-        tool.lift_figure(SimpleNamespace(outputs=[shown, other], metadata={}))
+        tool.executing.lift_figure(SimpleNamespace(outputs=[shown, other], metadata={}))
 
 
 def test_neighbouring_stream_pieces_are_joined() -> None:
     pieces = [
         {"output_type": "stream", "name": name, "text": text} for name, text in (("a", "1"), ("a", "2"), ("b", "3"))
     ]
-    assert [piece["text"] for piece in tool.joined_streams(pieces)] == ["12", "3"]
+    assert [piece["text"] for piece in tool.executing.joined_streams(pieces)] == ["12", "3"]
 
 
-# ---------------------------------------------------------------------------------------- dyniso.report.notebook
-
-
-@pytest.mark.parametrize("true", [True, np.bool_(True), torch.tensor(True)])
-def test_claim_prints_what_holds(true: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    notebook.claim("it holds", true)
-    assert capsys.readouterr().out == "✓ it holds\n"
-
-
-@pytest.mark.parametrize("false", [False, np.bool_(False), torch.tensor(False)])
-def test_claim_stops_at_what_does_not_hold(false: Any) -> None:
-    with pytest.raises(AssertionError, match="it holds"):
-        notebook.claim("it holds", false)
-
-
-@pytest.mark.parametrize("neither", [1, "yes", None, np.array([True]), torch.ones(2), lambda: True])
-def test_claim_refuses_what_is_not_a_truth_value(neither: Any) -> None:
-    with pytest.raises(TypeError, match="expected True or False"):
-        notebook.claim("it holds", neither)
-
-
-FIGURE = {"name": "fig-a", "caption": "A line.", "alt": "It rises."}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"alt": " "}, "alt is empty"),
-        ({"caption": ""}, "caption is empty"),
-        ({"caption": "One.\n\nTwo."}, "one paragraph"),
-        ({"name": "Fig A"}, "lower-case words"),
-    ],
+READING = (
+    CHAPTER
+    + """
+# %%
+from dyniso.study import reads
+for name in ("r", "none"):
+    reads.note(Path.cwd().parent / "data" / "results" / f"{name}.csv")
+reads.note(Path("/elsewhere/a.csv"))
+"""
 )
-def test_show_refuses_a_figure_that_not_everyone_can_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], message: str
+
+
+@pytest.mark.slow
+def test_chapter_is_stale_with_the_tables_that_it_read_and_with_no_other(root: Path) -> None:
+    (root / "notebooks/01_toy.py").write_text(READING)
+    assert command(root, "build") == 0
+    assert tool.Project(root).saved(root / "notebooks/01_toy.py")["reads"].keys() == {
+        "data/results/none.csv",
+        "data/results/r.csv",
+    }
+    (root / "data/results/other.csv").write_text("y\n")
+    assert command(root, "check") == 0
+    (root / "data/results/none.csv").write_text("y\n")
+    assert command(root, "check") == 1, "a table that it looked for is there now"
+    (root / "data/results/none.csv").unlink()
+    assert command(root, "check") == 0
+    (root / "data/results/r.csv").write_text("z\n")
+    assert command(root, "check") == 1
+
+
+def test_chapters_of_the_book_reach_no_claims_and_no_specs_that_they_do_not_use() -> None:
+    text = (TOOL.parents[1] / "notebooks" / "the_regulariser.py").read_text()
+    reached = sources.reached_by_source(text, without=tool.NO_CODE)
+    assert "dyniso.optim" in reached
+    assert [m for m in reached if m.startswith(("dyniso.report.claims", "dyniso.report.appendix"))] == []
+
+
+# ---------------------------------------------------------------------------------------------------- output of `run`
+
+
+@pytest.mark.parametrize("out", ["notebooks/01_toy.py", "mine.txt", "nowhere/"])
+@pytest.mark.usefixtures("no_kernel")
+def test_output_that_is_no_notebook_is_refused_before_any_kernel(
+    root: Path, capsys: pytest.CaptureFixture[str], out: str
 ) -> None:
-    monkeypatch.setenv("DYNISO_FIGURES", str(tmp_path))
-    with pytest.raises(ValueError, match=message):
-        notebook.show(None, pd.DataFrame({"x": [1]}), **(FIGURE | change))  # type: ignore[arg-type]
-    assert not list(tmp_path.iterdir())
+    source = root / "notebooks/01_toy.py"
+    assert command(root, "run", str(source), "-o", str(root / out)) == 2
+    assert capsys.readouterr().err.endswith("expected a folder that exists, or a file that ends in .ipynb\n")
+    assert source.read_text() == CHAPTER
 
 
-def test_show_saves_the_plotted_points_and_marks_its_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matplotlib.figure import Figure
-
-    shown: list[tuple[Any, Any]] = []
-    monkeypatch.setenv("DYNISO_FIGURES", str(tmp_path / "figures"))
-    monkeypatch.setattr(notebook, "display", lambda data, metadata: shown.append((data, metadata)))
-    table = pd.DataFrame({"x": [1, 2], "y": [0.1, 1 / 3]})
-    figure = Figure(figsize=(4, 3))
-    figure.subplots().plot(table.x, table.y)
-    notebook.show(figure, table, **(FIGURE | {"caption": "A line,\nafter {cite:t}`roy2007`."}))
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "figures" / "fig-a.csv"), table, check_exact=True)
-    (image, image_metadata), (caption, caption_metadata) = shown
-    assert image_metadata["dyniso"] == {
-        "name": "fig-a",
-        "caption": "A line, after {cite:t}`roy2007`.",
-        "alt": "It rises.",
-    }
-    assert 300 < image_metadata["image/png"]["width"] < 420, "four inches at 96 pixels an inch, less the trimmed margin"
-    assert image["image/png"].startswith("iVBOR")
-    assert caption["text/markdown"] == "A line, after roy2007."
-    assert caption_metadata["dyniso"] == {"drop": True}
+def test_output_into_a_folder_is_a_notebook_of_the_chapters_name(root: Path) -> None:
+    project, source = tool.Project(root), root / "notebooks/01_toy.py"
+    assert tool.output(project, source, root) == root / "01_toy.ipynb"
+    assert tool.output(project, source, None) == root / "build" / "run" / "01_toy.ipynb"
 
 
-def test_import_graph_separates_top_level_from_lazy_imports(tmp_path: Path) -> None:
-    package = tmp_path / "pack"
-    sources = {
-        "__init__.py": "from . import b",
-        "a.py": "import os\nif TYPE_CHECKING:\n    from .b import y\nfrom pack.sub.c import z",
-        "b.py": "def f():\n    from . import a\n    import pack.sub.c",
-        "sub/__init__.py": "",
-        "sub/c.py": "from ..b import f",
-    }
-    for name, text in sources.items():
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text(text)
-    top = {"pack": {"pack.b"}, "pack.a": {"pack.sub.c"}, "pack.b": set(), "pack.sub": set(), "pack.sub.c": {"pack.b"}}
-    assert notebook.import_graph(folder=package) == top
-    assert notebook.import_graph(lazy=True, folder=package)["pack.b"] == {"pack.a", "pack.sub.c"}
+def test_two_outputs_in_one_folder_keep_their_own_figures(root: Path) -> None:
+    source = root / "notebooks/01_toy.py"
+    jobs = [tool.executing.Job(root, source, root / name, {}) for name in ("a.ipynb", "b.ipynb")]
+    assert len({job.figures for job in jobs}) == 2
 
 
-def test_import_graph_of_dyniso_has_every_module_and_no_cycle() -> None:
-    graph = notebook.import_graph()
-    assert {path.stem for path in Path(notebook.__file__).parent.glob("*.py")} - {"__init__"} <= {
-        m.split(".")[-1] for m in graph
-    }
-    left = dict(graph)
-    while left:
-        leaves = {module for module, imports in left.items() if not imports & left.keys()}
-        assert leaves, f"these modules import each other in a circle: {sorted(left)}"
-        left = {module: imports for module, imports in left.items() if module not in leaves}
+@pytest.mark.slow
+def test_chapter_that_stops_in_a_run_is_saved_as_far_as_it_ran(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = root / "notebooks/01_toy.py", root / "mine.ipynb"
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("DYNISO_RUNS", raising=False)
+    stop = "\n# %%\nprint(os.environ['DYNISO_RUNS'])\n\n# %%\nraise AssertionError('adam-loses: Adam loses.')\n"
+    source.write_text(CHAPTER + stop)
+    assert command(root, "run", str(source), "-o", str(out)) == 1
+    error = capsys.readouterr().err
+    assert "01_toy: cell 5 (`raise AssertionError('adam-loses: Adam loses.')`): AssertionError: adam-loses" in error
+    assert error.endswith(f"saved what ran in {out}\n")
+    printed = [o["text"] for c in json.loads(out.read_text())["cells"] for o in c.get("outputs", []) if "text" in o]
+    assert printed == [["check 3 1 1\n"], [f"{root / 'runs'}\n"]], "runs go where the caller's would"
+    assert (root / "mine-figures" / "fig-toy.csv").exists()
+    assert not list(root.glob("**/.running-*"))
+
+
+# --------------------------------------------------------------------------------------------- names of observations
+
+CLAIMS = """\
+# %% [markdown]
+# See {prf:ref}`two-three` and {prf:ref}`the theorem <thm-one>` and {prf:ref}`seed-3-agrees`.
+# :::{prf:theorem} One
+# :label: thm-one
+# :::
+
+# %%
+claim("two-three", "Two is less than three.", 2 < 3)
+claim(f"seed-{seed}-agrees", "It agrees.", True)
+"""
+
+
+def faults(root: Path, extra: str = "", ledger: str = "") -> list[str]:
+    (root / "book").mkdir(exist_ok=True)
+    (root / "book" / "statements.toml").write_text(ledger)
+    (root / "notebooks" / "02_claims.py").write_text(CLAIMS + extra)
+    found: list[str] = tool.observing.name_faults(root)
+    return found
+
+
+def test_names_that_are_there_once_have_no_fault(root: Path) -> None:
+    assert faults(root, ledger='[[statement]]\nevidence = ["two-three", "seed-0-agrees"]\n') == []
+
+
+def test_doubled_observation_is_one_line_that_names_both_places(root: Path) -> None:
+    found = faults(root, 'claim("two-three", "Again.", True)\n')
+    assert found == ["02_claims.py:10: observation two-three is also at 02_claims.py:8"]
+
+
+def test_unknown_observation_in_prose_is_one_line_with_the_nearest_name(root: Path) -> None:
+    found = faults(root, "# See {prf:ref}`two-tree`.\n")
+    assert found == ["02_claims.py:10: no observation two-tree; did you mean two-three?"]
+
+
+def test_unknown_observation_in_the_ledger_is_one_line(root: Path) -> None:
+    found = faults(root, ledger='[[statement]]\nid = "1"\nevidence = ["two-threes"]\n')
+    assert found == ["statements.toml:3: no observation two-threes; did you mean two-three?"]
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_build_with_a_doubled_name_stops_before_any_kernel(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faults(root, 'claim("two-three", "Again.", True)\n')
+    assert command(root, "build") == 1
+    assert capsys.readouterr().err == "02_claims.py:10: observation two-three is also at 02_claims.py:8\n"
+
+
+def test_names_of_the_book_have_no_fault() -> None:
+    assert tool.observing.name_faults(TOOL.parents[1]) == []
