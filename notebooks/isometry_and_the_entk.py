@@ -63,6 +63,7 @@ def off(theta, other):
 # The paper links isometry to the kernel in its argument (see {doc}`plasticity_and_the_kernel`). The sum over layers and both theorems below
 # are **our reconstruction** of that link, and may differ from what is printed.
 #
+# ## The kernel, layer by layer
 #
 # Write the network as $h_0 = x$, $z_l = W_l h_{l-1} + b_l$, $h_l = \phi(z_l)$ for $l < L$, and $f = z_L$. Let $D_l(x)$ be the
 # Jacobian of the nonlinearity: diagonal for ReLU, a permutation for MaxMin. The **backward map** of layer $l$ is
@@ -254,6 +255,8 @@ claim(
     f"Both bounds hold on all {len(t)} networks, in either expression, and the first on each of {samples} samples.",
     bool(t["every_sample_holds"].all() and ordered),
 )
+
+# %% tags=["hide-input"]
 floor = t["smallest_over_floor"]
 claim(
     "features-floor-the-kernel",
@@ -274,6 +277,8 @@ claim(
     f"Its blocks are $a_L$ plus $s^2$ times the sum of the other $a_l$, times $I$, for heads of $s = 1$ and 3, to {max(gaps):.0e} of the largest entry.",
     max(gaps) < 1e-12,
 )
+
+# %% tags=["hide-input"]
 worst = max(float(torch.linalg.cond(K)) for K in grams.values())
 claim(
     "isometric-kernel-below-grams",
@@ -291,6 +296,8 @@ claim(
     f"Free head, first sample: κ(Θ(x,x)) = {block:.4f}, by formula {formula:.4f}.",
     abs(block - formula) < 1e-8 * formula,
 )
+
+# %% tags=["hide-input"]
 model = nets.cnn((1, 28, 28), 10, (8, 16), (32,), "maxmin", downsample="unshuffle", seed=0).to(torch_device)
 backward = max(float(torch.linalg.cond(B).max()) for B in backward_maps(model, pictures).values()) ** 2
 shared = torch.linalg.cond(sample_blocks(empirical_ntk(model, pictures), 10))
@@ -313,6 +320,8 @@ claim(
     f"The first is useless for the power law, as a product: {collapsed['block_product']:.0e} against {collapsed['block']:.1f}.",
     collapsed["block_product"] > 1e3 * collapsed["block"],
 )
+
+# %% tags=["hide-input"]
 depths = (models["ReLU, orthogonal, gain 1"][:k] for k in (3, 5, 7))  # what each later layer sees
 gates = max(int((below(x) > 0).sum(1).max()) for below in depths)
 claim(
@@ -374,6 +383,8 @@ claim(
     f"On the {len(cost)} networks the constant output costs little: κ(Θ) is {min(cost):.2f} to {max(cost):.2f} times what it is without.",
     1 - 1e-9 <= min(cost) <= max(cost) < 1.5,
 )
+
+# %% tags=["hide-input"]
 shift = float((moved(x).softmax(1) - plain(x).softmax(1)).detach().abs().max())
 claim(
     "constant-output-unseen-by-softmax",
@@ -423,6 +434,8 @@ claim(
     f"Power law, MaxMin: $\\kappa(B_1 B_1^\\top)$ is {decaying['B1']:.0f}, though the theorem allows {allowed:.0e}.",
     decaying["B1"] < 1e-3 * allowed,
 )
+
+# %% tags=["hide-input"]
 flat = layers.loc["ReLU, orthogonal, gain 1"]
 claim(
     "maps-above-weights",
@@ -479,6 +492,8 @@ claim(
     f"MaxMin and $|z|$: the product is {least:,.0f} times too large or more, the second bound, in nine of ten draws, {usual.iloc[0]:.0f} to {usual.iloc[1]:.0f} times.",
     least > 1e3 and usual.iloc[1] < 100,
 )
+
+# %% tags=["hide-input"]
 infinite = {key: np.isinf(gated[key]).mean() for key in ("block_product", "kernel_ratio", "kernel_sums")}
 claim(
     "small-relu-product-infinite",

@@ -178,6 +178,8 @@ claim(
     f"Formula and simulation differ by at most {gap:.4f}, {z:.1f} standard errors.",
     z < 5,
 )
+
+# %% tags=["hide-input"]
 after_one = {name: float(plasticity(theta, 1)) for name, theta in diagonal.items()}
 uneven = [name for name in spectra if name != "flat"]
 claim(
@@ -259,6 +261,8 @@ claim(
     f"Slowest and fastest direction are left alike there; of {len(residuals.T):,} random residuals at most {most:.2f} is left.",
     abs(slow - fast) < 1e-12 and most <= guarantee,
 )
+
+# %% tags=["hide-input"]
 lengths = [k / 100 for k in range(80, 121) if k != 100]
 others = [1 - worst_removed("uniform", length * best_step["uniform"]) for length in lengths]
 claim(
@@ -276,6 +280,8 @@ claim(
     f"Power law: {', '.join(f'{k:,}' for k in counts)} steps in the time of flow remove {', '.join(f'{v:.0e}' for v in off)} more.",
     off[-1] < 1e-4 and all(0 < later < earlier / 5 for earlier, later in itertools.pairwise(off)),
 )
+
+# %% tags=["hide-input"]
 walk = counts[2]
 walked = float(1 - loss_left(kernels["power law"][0], torch.eye(N), [walk], duration / walk).mean())
 claim(
@@ -414,6 +420,8 @@ claim(
     f"A tenth of the residual, which moves the kernel less: {tenth['mean']:.3f} on average.",
     tenth["mean"] < full["mean"],
 )
+
+# %% tags=["hide-input"]
 true = progress[(progress["target"] == "true labels") & (progress["steps"] == 10)]
 ratio = float((true["removed"] / true["predicted"]).mean())
 claim(

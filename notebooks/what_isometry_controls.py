@@ -115,6 +115,8 @@ claim(
     f"The power law costs an order of magnitude: {min(decay):.0f} to {max(decay):.0f} times.",
     min(decay) > 5,
 )
+
+# %% tags=["hide-input"]
 hidden, head = (kappas[name] / kappas["MaxMin, orthogonal"] for name in ("MaxMin, spikes", "MaxMin, spikes in head"))
 claim(
     "few-large-values-cost-little",
@@ -141,6 +143,8 @@ claim(
     f"On MNIST ReLU costs {choice[MNIST]:.1f} times; the images themselves {pictures:.1f} times.",
     choice[MNIST] < choice[SHORT] and pictures > 3,
 )
+
+# %% tags=["hide-input"]
 gain = relu / kappas["ReLU, orthogonal, gain √2"]
 claim(
     "best-gain-depends-on-inputs",
@@ -156,6 +160,8 @@ claim(
     f"Within a sample: MaxMin {one:.2f}, ReLU with the same weights {other:.2f}.",
     abs(one - 1) < 1e-6 and other > 1.2,
 )
+
+# %% tags=["hide-input"]
 falls = [row.loc[name, "P_10"] for name in ("MaxMin, power law", "ReLU, power law")]
 he = row.loc["ReLU, He Gaussian"]
 claim(
