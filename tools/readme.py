@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from dyniso.report import figures
+from dyniso.report import claims, figures, ledger, words
 from dyniso.report.results import SCORE, Results
 from dyniso.study import specs, store
 
@@ -88,6 +88,16 @@ def games() -> str:
     )
 
 
+def verdicts() -> str:
+    """What the paper says that stored experiments judge, a row a statement: its word, and its verdicts by benchmark."""
+    book = ledger.read(ROOT / "book" / "statements.toml")
+    judged = [row for row in words.rows(book, claims.judge_all(TIER)) if row.verdicts]
+    lines = ["| the paper says | word | its benchmarks | ours |", "|---|---|---|---|"]
+    for row in (row for row in judged if row.statement.source == "paper"):
+        lines.append(f"| {row.statement.statement} | **{row.word}** | {row.on_paper} | {row.on_ours} |")
+    return "\n".join(lines)
+
+
 def benchmarks() -> str:
     """The table of committed benchmark results, as benchmarks/run.py renders it."""
     folder = ROOT / "benchmarks"
@@ -105,7 +115,8 @@ def benchmarks() -> str:
 
 def updated(text: str) -> str:
     """`text` with what stands between `<!-- name -->` and `<!-- /name -->` made anew."""
-    for name, make in (("results", results), ("suite", suite), ("games", games), ("benchmarks", benchmarks)):
+    for make in (results, suite, games, verdicts, benchmarks):
+        name = make.__name__
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if start in text:
             before, _, rest = text.partition(start)

@@ -1,5 +1,6 @@
 """What the README says: its tables are what is stored, its code runs."""
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -39,6 +40,17 @@ def test_failed_visits_of_the_readme_are_those_of_the_stored_runs():
     )
     assert low[1].empty
     assert said in " ".join((ROOT / "README.md").read_text().split())
+
+
+def test_modules_of_the_readme_exist_and_have_the_names_beside_them():
+    text = (ROOT / "README.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "`dyniso." in line]
+    assert {line.split("|")[1].strip() for line in rows} == {"core", "", "study", "report"}
+    for line in rows:
+        modules = [importlib.import_module(name) for name in re.findall(r"`(dyniso\.[a-z_.]+)`", line)]
+        names = re.findall(r"`([A-Za-z_]+)`", line.split("|")[3])
+        missing = [n for n in names if n not in ("rl",) and not any(hasattr(m, n) for m in modules)]
+        assert modules and missing == [], line
 
 
 def test_python_of_the_readme_runs():
