@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import require_range
+from .isometry import gram_deviation_grad
 from .optim import AdamO, isometry_step
 
 SETTLES_BELOW = 1 / 4  # of c: above it sigma = 1 repels
@@ -127,6 +128,17 @@ def predicted_fate(sigma: Tensor, c: Tensor) -> Tensor:
     """
     beyond = (c > STAYS_BELOW) | (sigma > divergence_limit(c))
     return torch.where(beyond, 3, torch.where(c > SETTLES_BELOW, 2, 0))
+
+
+def descended(W: Tensor, c: float, steps: int) -> Tensor:
+    """W after gradient steps of size c on the penalty, all rows moving. Shape (..., out, in), as W.
+
+    >>> descended(torch.tensor([[0.5]]), 0.01, 1)
+    tensor([[0.5150]])
+    """
+    for _ in range(steps):
+        W = W - c * gram_deviation_grad(W)
+    return W
 
 
 def pulled(W: Tensor, steps: int, **options: Any) -> Tensor:

@@ -18,6 +18,10 @@
 #
 # **Why it matters.** A ReLU that fires on no input receives no gradient: the task can never wake it. Networks that lose
 # plasticity are full of such units. The paper presents waking them as a mechanism of its own.
+#
+# **In short.** The penalty turns and lengthens a dead row where the task cannot see it ({prf:ref}`dead-row-feels-only-the-penalty`), unless
+# the bias forbids it ({prf:ref}`bias-decides-who-fires-again`). On a stream it does wake units, and waking alone keeps little plasticity
+# ({prf:ref}`waking-alone-keeps-little`).
 
 # %% tags=["parameters", "hide-input"]
 seed = 0  # 0..1000000: of the layer and of its inputs
@@ -32,13 +36,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dyniso.report import figures
-from dyniso.study import specs, store
-from dyniso.report.notebook import claim, show, show_table, stamp
-from dyniso.dormancy import dormancy_score, row_flow
+from dyniso.dormancy import dead_units, dormancy_score, row_flow
+from dyniso.flow import descended, matrix_flow
 from dyniso.isometry import gram_deviation, gram_deviation_grad
 from dyniso.polar import polar_factor
-from dyniso.optim import AdamO
+from dyniso.report import figures
+from dyniso.report.notebook import claim, show, show_table, stamp
+from dyniso.report.results import Results
+from dyniso.revival import half_uncovered, scene, shrunk_and_perturbed, spectral_limit, steps_until, time_to
+from dyniso.study import specs
 
 started = time.perf_counter()
 figures.use_style()
@@ -78,21 +84,16 @@ pull = gram_deviation_grad(layer.weight.detach())[1]
 # %% tags=["hide-input"]
 alive = float(layer.weight.grad[0].abs().max())
 claim(
-    "task-s-gradient-dead",
-    f"The task's gradient of the dead unit is {task[0]:g} for w and {task[1]:g} for b.",
-    task == (0, 0) and alive > 0,
-)
-claim(
-    "penalty-s-gradient-same",
-    f"The penalty's gradient for the same row has norm {float(pull.norm()):.2f}.",
-    float(pull.norm()) > 0.1,
+    "dead-row-feels-only-the-penalty",
+    f"The task's gradient of the dead unit is {task[0]:g} for w and {task[1]:g} for b; the penalty's for the same row has norm {float(pull.norm()):.2f}.",
+    task == (0, 0) and alive > 0 and float(pull.norm()) > 0.1,
 )
 score, doubled = dormancy_score(h.abs()), dormancy_score(h.abs().repeat(1, 2))
 gap = float((doubled[:8] - score).abs().max())
 claim(
-    "activations-layer-s-mean",
+    "dormancy-does-not-depend-on-width",
     f"Activations over the layer's mean average {float(score.mean()):.3f} and sum to {float(score.sum()):.2f} for 8 units; twice as "
-    f"many of the same leave each score as it is, to {gap:.0e}. So tau does not depend on the width.",
+    f"many of the same leave each score as it is, to {gap:.0e}. So $\\tau$ does not depend on the width.",
     abs(float(score.mean()) - 1) < 1e-9 and gap < 1e-9,
 )
 
@@ -124,10 +125,12 @@ for _ in range(50_000):
 closed = row_flow(w, S, 0.5)
 
 # %% tags=["hide-input"]
-gap = float((autograd_row - formula).abs().max())
-claim("row-autograd-s-gradient", f"The row of autograd's gradient is that of the formula, to {gap:.0e}.", gap < 1e-10)
-gap = float((closed - euler).abs().max())
-claim("closed-form-follows-50", f"The closed form follows 50,000 Euler steps to s = 0.5, to {gap:.0e}.", gap < 1e-4)
+gap, miss = float((autograd_row - formula).abs().max()), float((closed - euler).abs().max())
+claim(
+    "row-follows-its-closed-form",
+    f"The row of autograd's gradient is that of the formula, to {gap:.0e}; the closed form follows 50,000 Euler steps to $s = 0.5$, to {miss:.0e}.",
+    gap < 1e-10 and miss < 1e-4,
+)
 
 # %% [markdown]
 # ### Three limits
@@ -147,41 +150,27 @@ under = row_flow(w, Q @ torch.diag(torch.linspace(0.3, 1.5, 16).double()) @ Q.mT
 tight = row_flow(w, torch.eye(16), torch.tensor([1.0, 10.0, 20.0])).norm(dim=-1)
 
 # %% tags=["hide-input"]
-gap = float((free - null / null.norm()).abs().max())
+gap, overlap = float((free - null / null.norm()).abs().max()), float((under @ Q[:, 0]).abs() / under.norm())
+formula = (1 + 8 * torch.tensor([1.0, 10.0, 20.0]).double()) ** -0.5
 claim(
-    "uncovered-direction-limit-normalised",
-    f"Uncovered direction: the limit is the normalised projection on the null space, to {gap:.0e}.",
-    gap < 1e-5,
+    "row-ends-in-one-of-three-limits",
+    f"Uncovered direction: the limit is the normalised projection on the null space, to {gap:.0e}. Under-covered: norm {float(under.norm()):.4f}, "
+    f"expected $\\sqrt{{1 - 0.3}} = {0.7**0.5:.4f}$; cosine with that direction {overlap:.4f}. Tight frame: norms "
+    f"{', '.join(f'{float(n):.3f}' for n in tight)} at $s = 1, 10, 20$, by the formula {', '.join(f'{float(n):.3f}' for n in formula)}.",
+    gap < 1e-5
+    and abs(float(under.norm()) - 0.7**0.5) < 1e-3
+    and overlap > 0.999
+    and float((tight - formula).abs().max()) < 1e-9,
 )
-expected, overlap = 0.7**0.5, float((under @ Q[:, 0]).abs() / under.norm())
-claim(
-    "under-covered-norm-expected",
-    f"Under-covered: norm {float(under.norm()):.4f}, expected sqrt(1 - 0.3) = {expected:.4f}; cosine with that direction {overlap:.4f}.",
-    abs(float(under.norm()) - expected) < 1e-3 and overlap > 0.999,
-)
-claim(
-    "tight-frame-norms-s",
-    f"Tight frame: norms {', '.join(f'{float(n):.3f}' for n in tight)} at s = 1, 10, 20, by the formula "
-    f"{', '.join(f'{(1 + 8 * s) ** -0.5:.3f}' for s in (1, 10, 20))}.",
-    float((tight - (1 + 8 * torch.tensor([1.0, 10.0, 20.0]).double()) ** -0.5).abs().max()) < 1e-9,
-)
-twins = torch.cat([w[None], w[None], V])
-for _ in range(20_000):
-    twins -= 0.01 * gram_deviation_grad(twins)
+twins = descended(torch.cat([w[None], w[None], V]), 0.01, 20_000)
 same, eps = float((twins[0] - twins[1]).abs().max()), twins.clone()
 eps[0] += 1e-6 * normal(16)
-for _ in range(2000):
-    eps -= 0.01 * gram_deviation_grad(eps)
+eps = descended(eps, 0.01, 2000)
 claim(
-    "exact-duplicates-stay-duplicates",
+    "duplicates-and-zero-rows-stay",
     f"Exact duplicates stay duplicates (difference {same:.0e}); a disturbance of 1e-6 drives them apart, to a cosine of "
-    f"{float(eps[0] @ eps[1] / eps[0].norm() / eps[1].norm()):.2f}.",
-    same < 1e-3 and abs(float(eps[0] @ eps[1])) < 0.5,
-)
-claim(
-    "row-exactly-zero-stays",
-    "A row that is exactly zero stays zero.",
-    float(row_flow(torch.zeros(16), V.mT @ V, 40.0).norm()) == 0,
+    f"{float(eps[0] @ eps[1] / eps[0].norm() / eps[1].norm()):.2f}. A row that is exactly zero stays zero.",
+    same < 1e-3 and abs(float(eps[0] @ eps[1])) < 0.5 and float(row_flow(torch.zeros(16), V.mT @ V, 40.0).norm()) == 0,
 )
 
 # %% [markdown]
@@ -199,32 +188,21 @@ later = torch.Generator().manual_seed(seed + 1)  # apart, so that nothing here c
 draw = lambda *shape: torch.randn(*shape, generator=later).double()  # noqa: E731
 live = torch.linalg.qr(draw(16, 6)).Q.mT
 spanned = row_flow(nn.functional.normalize(draw(6) @ live, dim=0), live.mT @ live, torch.tensor([1.0, 2.0, 20.0]))
-
-
-def half_uncovered(n, rows=1000, c=0.002):
-    """Time s at which half of 1,000 random rows have half of their square outside the span of n - 1 orthonormal ones."""
-    q, w, s = nn.functional.normalize(draw(n), dim=0), draw(rows, n) / n**0.5, 0.0
-    while ((w @ q).square() > 0.5 * w.square().sum(1)).double().mean() < 0.5:
-        w -= 4 * c * (w.square().sum(1, keepdim=True) * w - torch.outer(w @ q, q))
-        s += c
-    return s
-
-
-turning = {n: half_uncovered(n) for n in (16, 64, 256)}
+turning = {n: half_uncovered(n, later) for n in (16, 64, 256)}
 
 # %% tags=["hide-input"]
 norms, expected = spanned.norm(dim=-1), [(1 + 8 * s) ** -0.5 for s in (1, 2)]
 claim(
-    "span-six-orthonormal-rows",
-    f"In the span of six orthonormal rows: norms {norms[0]:.3f} and {norms[1]:.3f} at s = 1 and 2, by the formula {expected[0]:.3f} and "
-    f"{expected[1]:.3f}. By s = 20 rounding has led it out, to norm {norms[2]:.3f}.",
+    "row-in-the-span-shrinks-first",
+    f"In the span of six orthonormal rows: norms {norms[0]:.3f} and {norms[1]:.3f} at $s = 1$ and 2, by the formula {expected[0]:.3f} and "
+    f"{expected[1]:.3f}. By $s = 20$ rounding has led it out, to norm {norms[2]:.3f}.",
     float((norms[:2] - torch.tensor(expected)).abs().max()) < 1e-6 and abs(float(norms[2]) - 1) < 1e-3,
 )
 slope = float(np.polyfit(np.log(list(turning)), list(turning.values()), 1)[0])
 claim(
-    "random-row-half-uncovered",
-    f"A random row is half uncovered at s = {', '.join(f'{s:.2f}' for s in turning.values())} for n = "
-    f"{', '.join(map(str, turning))} (medians of 1,000): {slope:.3f} for each unit of ln n, where 1/8 is expected.",
+    "uncovering-takes-the-logarithm-of-the-width",
+    f"A random row is half uncovered at $s$ = {', '.join(f'{s:.2f}' for s in turning.values())} for $n$ = "
+    f"{', '.join(map(str, turning))} (medians of 1,000): {slope:.3f} for each unit of $\\ln n$, where 1/8 is expected.",
     abs(slope - 1 / 8) < 0.02,
 )
 
@@ -239,47 +217,13 @@ claim(
 # inputs until it fires on none, under four frozen biases. All rows move; the flow of the whole layer is exact, because it
 # only changes singular values.
 
-
-# %% tags=["hide-input"]
-inputs = torch.relu(normal(4000, width))
-inputs = inputs / inputs.norm(dim=1).mean()  # mean norm 1
-dying = width * 40 // 128
-start = torch.linalg.qr(normal(width, width)).Q
-anti_mean = nn.functional.normalize(-inputs.mean(0), dim=0)
-
-
-def dead_layer(bias):
-    """Orthonormal rows, the first `dying` ones pushed along the negative mean input until each is dead; unit norm."""
-    W = start.clone()
-    for push in np.arange(0, 20, 0.05):
-        W[:dying] = nn.functional.normalize(start[:dying] + push * anti_mean, dim=1)
-        if dead(W, bias) == dying:
-            return W
-    raise AssertionError("the units do not die")
-
-
-def dead(W, bias):
-    """How many of the first `dying` units fire on no input."""
-    return int(((inputs @ W[:dying].mT).amax(0) + bias <= 0).sum())
-
-
-def gram_flow(W, s):
-    """The whole layer after time s: singular values by their closed form, singular vectors as they are."""
-    U, sigma, Vh = torch.linalg.svd(W)
-    moved = (1 + (sigma**-2 - 1) * np.exp(-8 * s)) ** -0.5
-    return U @ torch.diag(moved) @ Vh
-
-
-times = np.concatenate([[0], np.geomspace(0.01, 4, 25)])
-BIASES = (0.0, -0.1, -0.3, -0.6)
-layers = {bias: dead_layer(bias) for bias in BIASES}
-counts = pd.DataFrame(
-    [
-        {"bias": b, "s": s, "dead": dead(gram_flow(W, s), b) if s else dead(W, b)}
-        for b, W in layers.items()
-        for s in times
-    ]
-)
+# %%
+play, BIASES = scene(width, generator), (0.0, -0.1, -0.3, -0.6)
+inputs, start, dying = play
+layers = {bias: play.killed(bias) for bias in BIASES}
+remaining = lambda bias, s: play.dead(matrix_flow(layers[bias], s), bias)  # noqa: E731
+times = [0.0, *np.geomspace(0.01, 4, 25)]
+counts = pd.DataFrame([{"bias": b, "s": s, "dead": remaining(b, s)} for b in BIASES for s in times])
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(5.2, 3.4))
@@ -296,36 +240,27 @@ show(
     alt="With bias 0 and -0.1 all dead units fire again early; with more negative biases some or all stay dead for ever.",
 )
 
-
-# %% tags=["hide-input"]
-def remaining(bias, s):
-    return dead(gram_flow(layers[bias], s), bias)
-
-
-half = {b: next((s for s in np.geomspace(0.005, 4, 400) if remaining(b, s) <= dying / 2), np.nan) for b in (0.0, -0.1)}
-limit = polar_factor(layers[0.0])
-floor = -1.001 * float(inputs.norm(dim=1).max())
+# %%
+grid = torch.from_numpy(np.geomspace(0.005, 4, 400))
+half = {bias: time_to(0.5, lambda s, b=bias: remaining(b, s), dying, grid) for bias in (0.0, -0.1)}
+limit, floor = polar_factor(layers[0.0]), -1.001 * float(inputs.norm(dim=1).max())
 
 # %% tags=["hide-input"]
 claim(
-    "bias-0-half",
-    f"With bias 0, half of the {dying} dead units fire again at s = {half[0.0]:.2f}, with bias -0.1 at s = {half[-0.1]:.2f}; at "
-    f"s = 4 there are {remaining(0.0, 4)} and {remaining(-0.1, 4)} left.",
-    half[0.0] <= half[-0.1] < 1 and remaining(0.0, 4) == 0 and remaining(-0.1, 4) <= dying / 4,
+    "bias-decides-who-fires-again",
+    f"With bias 0, half of the {dying} dead units fire again at $s = {half[0.0]:.2f}$, with bias -0.1 at $s = {half[-0.1]:.2f}$; at "
+    f"$s = 4$ there are {remaining(0.0, 4)} and {remaining(-0.1, 4)} left. With bias -0.6, {remaining(-0.6, 4)} of {dying} are dead for ever.",
+    half[0.0] <= half[-0.1] < 1
+    and remaining(0.0, 4) == 0
+    and remaining(-0.1, 4) <= dying / 4
+    and remaining(-0.6, 4) >= 0.9 * dying,
 )
+gap = float((matrix_flow(layers[0.0], 6.0) - limit).abs().max())
 claim(
-    "bias-0-6", f"With bias -0.6, {remaining(-0.6, 4)} of {dying} are dead for ever.", remaining(-0.6, 4) >= 0.9 * dying
-)
-claim(
-    "below-max-h",
-    f"Below -max |h| = {floor / 1.001:.2f} no weight of norm one can fire: all {dying} stay dead at the limit.",
-    dead(limit, floor) == dying,
-)
-gap = float((gram_flow(layers[0.0], 6.0) - limit).abs().max())
-claim(
-    "rows-moving-limit-polar",
-    f"With all rows moving, the limit is the polar factor of the layer, to {gap:.0e}.",
-    gap < 1e-4,
+    "no-unit-row-passes-the-floor",
+    f"With all rows moving, the limit is the polar factor of the layer, to {gap:.0e}. Below $-\\max\\lVert h\\rVert = {floor / 1.001:.2f}$ no weight "
+    f"of norm one can fire: all {dying} stay dead at that limit.",
+    gap < 1e-4 and play.dead(limit, floor) == dying,
 )
 
 # %% [markdown]
@@ -340,14 +275,14 @@ rho, small, c = 0.1 / float((inputs @ start[best]).max()), 0.01, 2e-3
 collapsed, norms = start.clone(), [small]
 collapsed[best] *= small
 while float((inputs @ collapsed[best]).max()) <= 0.1 and len(norms) < 5000:
-    collapsed -= c * gram_deviation_grad(collapsed)
+    collapsed = descended(collapsed, c, 1)
     norms.append(float(collapsed[best].norm()))
 by_formula = np.log((small**-2 - 1) / (rho**-2 - 1)) / 8 / c
 growth = np.log(norms[10] / norms[0]) / (10 * c)
 
 # %% tags=["hide-input"]
 claim(
-    "row-shrunk",
+    "short-row-fires-when-it-is-long-enough",
     f"A row shrunk to {small}, bias -0.1: its norm grows at rate {growth:.2f} at first, and it fires after {len(norms) - 1} steps, "
     f"by the formula {by_formula:.0f}.",
     abs(growth / 4 - 1) < 0.02 and abs((len(norms) - 1) / by_formula - 1) < 0.03,
@@ -360,27 +295,16 @@ claim(
 # number, so the sign of $\langle w, h\rangle$ stays. The spectral penalty acts along the first singular pair only. L2-Init
 # returns weights and biases to their start. ReDo draws anew. Muon's update of a row without gradient is zero.
 
-
-# %% tags=["hide-input"]
-def spectral_limit(W, rate=0.005, steps=3000):
-    """Gradient descent on (sigma_1^2 - 1)^2."""
-    W, v = W.clone(), nn.functional.normalize(torch.ones(width).double(), dim=0)
-    for _ in range(steps):
-        v = nn.functional.normalize(W.mT @ (W @ v), dim=0)
-        u = W @ v
-        W -= rate * 4 * (u @ u - 1) * torch.outer(u, v)
-    return W
-
-
+# %%
 fresh = nn.functional.normalize(normal(width, width), dim=1)
-OUTCOMES = {
-    "Gram penalty (limit)": lambda W, b: dead(polar_factor(W), b),
-    "weight decay, to a tenth": lambda W, b: dead(0.1 * W, b),
-    "norm of row or matrix kept": lambda W, b: dead(W * (width**0.5 / W.norm()), b),
-    "spectral penalty": lambda W, b: dead(spectral_limit(W), b),
-    "L2-Init (limit)": lambda W, b: dead(start, 0.0),
-    "ReDo (fresh rows, bias 0)": lambda W, b: dead(fresh, 0.0),
-    "none, or Muon without gradient": lambda W, b: dead(W, b),
+OUTCOMES = {  # the layer and its bias -> how many are dead
+    "Gram penalty (limit)": lambda W, b: play.dead(polar_factor(W), b),
+    "weight decay, to a tenth": lambda W, b: play.dead(0.1 * W, b),
+    "norm of row or matrix kept": lambda W, b: play.dead(W * (width**0.5 / W.norm()), b),
+    "spectral penalty": lambda W, b: play.dead(spectral_limit(W), b),
+    "L2-Init (limit)": lambda W, b: play.dead(start, 0.0),
+    "ReDo (fresh rows, bias 0)": lambda W, b: play.dead(fresh, 0.0),
+    "none, or Muon without gradient": lambda W, b: play.dead(W, b),
 }
 outcome = {name: {b: f(W, b) for b, W in layers.items()} for name, f in OUTCOMES.items()}
 
@@ -399,25 +323,21 @@ claim(
     f"Rescaling wakes none of the {dying}, whatever the bias.",
     all(n == dying for name in rescaling for n in outcome[name].values()),
 )
-spectral = outcome["spectral penalty"]
+spectral, gram = outcome["spectral penalty"], outcome["Gram penalty (limit)"]
 claim(
-    "spectral-penalty-wakes-some",
-    f"The spectral penalty wakes some where death is a shared direction: {dying - spectral[0.0]} of {dying} at bias 0; at bias "
-    f"-0.6 it wakes {dying - spectral[-0.6]}.",
-    spectral[0.0] < dying and spectral[-0.6] == dying,
+    "spectral-penalty-wakes-a-shared-direction",
+    f"The spectral penalty wakes some where death is a shared direction: {dying - spectral[0.0]} of {dying} at bias 0, none at bias "
+    f"-0.6. In between it turns within a small range of biases: at -0.1 the Gram flow wakes {dying - gram[-0.1]} and the spectral penalty "
+    f"{dying - spectral[-0.1]}, at -0.3 they wake {dying - gram[-0.3]} and {dying - spectral[-0.3]}.",
+    spectral[0.0] < dying
+    and spectral[-0.6] == dying
+    and min(dying - gram[-0.1], dying - spectral[-0.1]) > 0.5 * dying
+    and max(dying - gram[-0.3], dying - spectral[-0.3]) < 0.5 * dying,
 )
 claim(
-    "l2-init-redo-wake",
+    "l2-init-and-redo-wake-all",
     "L2-Init and ReDo wake all of them by going to weights and biases that fire, not by geometry.",
     all(n == 0 for name in ("L2-Init (limit)", "ReDo (fresh rows, bias 0)") for n in outcome[name].values()),
-)
-gram = outcome["Gram penalty (limit)"]
-claim(
-    "between-turns-within-small",
-    f"In between it turns within a small range of biases: at -0.1 the Gram flow wakes {dying - gram[-0.1]} and the spectral penalty "
-    f"{dying - spectral[-0.1]}, at -0.3 they wake {dying - gram[-0.3]} and {dying - spectral[-0.3]}.",
-    min(dying - gram[-0.1], dying - spectral[-0.1]) > 0.5 * dying
-    and max(dying - gram[-0.3], dying - spectral[-0.3]) < 0.5 * dying,
 )
 
 # %% [markdown]
@@ -432,25 +352,23 @@ claim(
 # gone; most units that are pushed one by one stay dead. But a dead unit is not cut off there: mean and variance carry the
 # gradient of the live units to its row. Only the norm's own offset gets none.
 
+# %%
+woken_by_noise = {}
+for bias, W in layers.items():
+    shaken = [shrunk_and_perturbed(W, steps, later) for steps in (500, 5000)]
+    woken_by_noise[bias] = [dying - play.dead(noisy, left * bias) for noisy, left in shaken]
 
 # %%
-def shaken(bias, steps, shrink=0.999, perturb=0.01):
-    """How many of the dead units fire after steps of shrink and perturb: one draw from the law of the sum of all draws."""
-    left = shrink**steps
-    noise = perturb * ((1 - left**2) / (1 - shrink**2)) ** 0.5 * draw(width, width) / width**0.5
-    return dying - dead(left * layers[bias] + noise, left * bias)
+positive = play.killed(0.1)
+decayed = {
+    "kept": play.dead(0.1 * positive, 0.1),
+    "decayed at half the rate": play.dead(0.1 * positive, 0.1 * 0.1**0.5),
+}
+decayed["decayed alike"] = play.dead(0.1 * positive, 0.1 * 0.1)
 
-
-woken_by_noise = {bias: [shaken(bias, steps) for steps in (500, 5000)] for bias in BIASES}
-
-# %%
-positive = dead_layer(0.1)
-decayed = {"kept": dead(0.1 * positive, 0.1), "decayed at half the rate": dead(0.1 * positive, 0.1 * 0.1**0.5)}
-decayed["decayed alike"] = dead(0.1 * positive, 0.1 * 0.1)
-
-silent = lambda z: int((z.amax(0) <= 0).sum())  # noqa: E731
+silent = lambda z: int(dead_units(z).sum())  # noqa: E731
 norm = nn.LayerNorm(width).double()
-pushed, alone = inputs @ (start + anti_mean).mT, inputs @ layers[0.0].mT
+pushed, alone = inputs @ (start + nn.functional.normalize(-inputs.mean(0), dim=0)).mT, inputs @ layers[0.0].mT
 norm_4 = nn.LayerNorm(4).double()
 with torch.no_grad():
     layer.bias[1], norm_4.bias[1] = 0.0, -100.0
@@ -459,26 +377,26 @@ head(torch.relu(norm_4(layer(h)))).square().sum().backward()
 
 # %% tags=["hide-input"]
 claim(
-    "shrink-perturb-wakes",
+    "shrink-and-perturb-wakes-late",
     f"Shrink and perturb wakes {', '.join(str(n) for n, _ in woken_by_noise.values())} of {dying} in 500 steps and "
     f"{', '.join(str(n) for _, n in woken_by_noise.values())} in 5,000, at biases {', '.join(f'{b:g}' for b in BIASES)}.",
     all(few < dying / 4 and many > 0.9 * dying for few, many in woken_by_noise.values()),
 )
 claim(
-    "bias-0-1-weights",
+    "decay-under-a-positive-bias-wakes",
     f"Bias 0.1, weights decayed to a tenth: of {dying} units {decayed['kept']} stay dead if the bias is kept, "
     f"{decayed['decayed at half the rate']} if it decays at half the rate, {decayed['decayed alike']} if it decays alike.",
     max(decayed["kept"], decayed["decayed at half the rate"]) < dying / 4 and decayed["decayed alike"] == dying,
 )
 claim(
-    "rows-pushed-negative-mean",
+    "layernorm-undoes-a-shared-shift",
     f"All rows pushed by the negative mean: {silent(pushed)} of {width} units are dead, {silent(norm(pushed))} with LayerNorm before the "
     f"gate. Of the {dying} pushed one by one, {silent(norm(alone))} stay dead behind it.",
     silent(pushed) > width / 2 and silent(norm(pushed)) == 0 and silent(norm(alone)) > dying / 4,
 )
 reached = float(layer.weight.grad[1].norm())
 claim(
-    "unit-dead-behind-layernorm",
+    "layernorm-leaves-dead-units-a-gradient",
     f"A unit that is dead behind LayerNorm gets a gradient: its row's has norm {reached:.1f}, the offset's is "
     f"{float(norm_4.bias.grad[1]):g}.",
     reached > 0.1 and float(norm_4.bias.grad[1]) == 0,
@@ -491,24 +409,15 @@ claim(
 # is the only gradient of a dead row, so Adam divides it by its own size: the row moves by about the learning rate each step,
 # whatever the strength. Here the task is silent for the whole layer.
 
-
-# %% tags=["hide-input"]
-def steps_to_half(coupled, lr, strength, most=20_000):
-    """Steps until half of the dead units of the layer with bias 0 fire."""
-    W = nn.Parameter(layers[0.0].float().clone())
-    optimizer = AdamO([W], lr=lr, isometry_strength=strength, coupled=coupled)
-    for step in range(1, most):
-        W.grad = torch.zeros_like(W)
-        optimizer.step()
-        if (coupled or step % 10 == 0) and dead(W.detach().double(), 0.0) <= dying / 2:
-            return step
-    return most
-
-
-measured = steps_to_half(False, 1e-3, 2e-2)
+# %%
+half_awake = lambda W: play.dead(W, 0.0) <= dying / 2  # noqa: E731
+measured = steps_until(half_awake, layers[0.0], every=10, lr=1e-3, isometry_strength=2e-2)
 predicted = half[0.0] / (1e-3 * 2e-2)
 SETTINGS = {"paper, MLP": (1e-4, 1e-3), "ten times the rate": (1e-3, 1e-3), "strong": (1e-3, 1e-1)}
-coupled = {name: steps_to_half(True, *pair) for name, pair in SETTINGS.items()}
+coupled = {
+    name: steps_until(half_awake, layers[0.0], lr=lr, isometry_strength=strength, coupled=True)
+    for name, (lr, strength) in SETTINGS.items()
+}
 
 # %% tags=["hide-input"]
 show_table(
@@ -525,27 +434,21 @@ show_table(
 )
 
 # %% tags=["hide-input"]
+printed = [half[bias] / (1e-4 * 1e-3) for bias in (0.0, -0.1)]
 claim(
-    "conversion-flow-time-holds",
-    f"The conversion from flow time holds: {measured:,} steps measured, {predicted:,.0f} predicted.",
-    abs(measured / predicted - 1) < 0.15,
+    "decoupled-waking-takes-the-flows-time",
+    f"The conversion from flow time holds: {measured:,} steps measured, {predicted:,.0f} predicted. At the printed setting, decoupled, half of "
+    f"them fire after {printed[0]:,.0f} steps (bias 0) or {printed[1]:,.0f} (bias -0.1).",
+    abs(measured / predicted - 1) < 0.15 and printed[0] > 5e4 and printed[1] > 1e5,
 )
 ratio = {name: half[0.0] / (lr * s) / coupled[name] for name, (lr, s) in SETTINGS.items()}
 claim(
-    "coupled-wakes-half-them",
-    f"Coupled wakes half of them {min(ratio.values()):,.0f} to {max(ratio.values()):,.0f} times sooner.",
-    min(ratio.values()) > 2 and max(ratio.values()) > 100,
-)
-claim(
-    "hundredfold-strength-changes-coupled",
-    f"A hundredfold strength changes the coupled speed little: {coupled['ten times the rate']} and {coupled['strong']} steps.",
-    0.3 < coupled["strong"] / coupled["ten times the rate"] < 3,
-)
-printed = [half[bias] / (1e-4 * 1e-3) for bias in (0.0, -0.1)]
-claim(
-    "printed-setting-decoupled-half",
-    f"At the printed setting, decoupled, half of them fire after {printed[0]:,.0f} steps (bias 0) or {printed[1]:,.0f} (bias -0.1).",
-    printed[0] > 5e4 and printed[1] > 1e5,
+    "coupled-wakes-sooner",
+    f"Coupled wakes half of them {min(ratio.values()):,.0f} to {max(ratio.values()):,.0f} times sooner, and a hundredfold strength changes its speed "
+    f"little: {coupled['ten times the rate']} and {coupled['strong']} steps.",
+    min(ratio.values()) > 2
+    and max(ratio.values()) > 100
+    and 0.3 < coupled["strong"] / coupled["ten times the rate"] < 3,
 )
 
 # %% [markdown]
@@ -557,31 +460,19 @@ claim(
 #
 # a multiple of $1/(1-\beta_2)$ that grows with how much larger the task's gradients were.
 
-
 # %%
-def wait(beta2, past, most=20_000):
-    """Steps until half of the units with bias 0 fire, coupled at strength 0.1, when past gradients had size `past`."""
-    W = nn.Parameter(layers[0.0].float().clone())
-    optimizer = AdamO([W], lr=1e-3, betas=(0.9, beta2), isometry_strength=0.1, coupled=True)
-    W.grad = torch.zeros_like(W)
-    moments = {"exp_avg": torch.zeros_like(W), "exp_avg_sq": torch.full_like(W, past**2)}
-    optimizer.state[W] = {"step": torch.tensor(1e6), **moments}
-    for step in range(1, most):
-        optimizer.step()
-        if step % 10 == 0 and dead(W.detach().double(), 0.0) <= dying / 2:
-            return step
-    return most
-
-
-waits = {beta2: [wait(beta2, past) for past in (0.01, 10, 1000)] for beta2 in (0.98, 0.99)}
+waits = {}
+for beta2 in (0.98, 0.99):
+    options = dict(every=10, lr=1e-3, betas=(0.9, beta2), isometry_strength=0.1, coupled=True)
+    waits[beta2] = [steps_until(half_awake, layers[0.0], past=past, **options) for past in (0.01, 10, 1000)]
 
 # %% tags=["hide-input"]
 slopes = {beta2: (counts[2] - counts[1]) / (2 * np.log(10)) * (1 - beta2) for beta2, counts in waits.items()}
 claim(
-    "past-gradients-0-01",
-    f"With past gradients of 0.01, 10 and 1000 it takes {', '.join(map(str, waits[0.98]))} steps at beta_2 = 0.98, "
-    f"{', '.join(map(str, waits[0.99]))} at 0.99: from 10 on {slopes[0.98]:.2f} and {slopes[0.99]:.2f} times 1/(1 - beta_2) for each "
-    "factor e, where 2 is expected.",
+    "coupled-waits-for-adam-to-forget",
+    f"With past gradients of 0.01, 10 and 1000 it takes {', '.join(map(str, waits[0.98]))} steps at $\\beta_2 = 0.98$, "
+    f"{', '.join(map(str, waits[0.99]))} at 0.99: from 10 on {slopes[0.98]:.2f} and {slopes[0.99]:.2f} times $1/(1 - \\beta_2)$ for each "
+    "factor $e$, where 2 is expected.",
     all(abs(slope / 2 - 1) < 0.15 for slope in slopes.values()),
 )
 
@@ -591,20 +482,12 @@ claim(
 # Random labels, task after task, with ReLU networks. To see what revival is worth we clamp it: the pull of strength 0.1 acts
 # on all rows, on live rows only, or on dead rows only (dead: silent for the last 50 steps).
 
-# %% tags=["hide-input"]
-experiment = specs.get("dormancy", "check")
-rows = store.read_compact(experiment)
-last = experiment.stream.tasks - 1
-
-
-def late(metric, method, tasks=3):
-    """Mean of a metric over hidden layers, seeds and the last tasks."""
-    part = rows[(rows["metric"] == metric) & (rows["method"] == method) & (rows["task"] > last - tasks)]
-    return float(part["value"].mean())
-
+# %%
+results = Results.stored("dormancy")
+experiment = results.experiment
 
 # %% tags=["hide-input"]
-fig, table = figures.tasks_figure(rows, experiment, ["dead", "reactivated", "dormant_0.1", "online_accuracy"])
+fig, table = figures.tasks_figure(results.frame, experiment, ["dead", "reactivated", "dormant_0.1", "online_accuracy"])
 show(
     fig,
     table,
@@ -618,30 +501,27 @@ show(
 )
 
 # %% tags=["hide-input"]
-layers_table = (
-    rows[(rows["metric"] == "dead") & (rows["task"] == last)].groupby(["method", "layer"])["value"].mean().unstack()
-)
+hidden = [f"hidden{k}" for k in range(1, experiment.net.depth + 1)]
 show_table(
     [
-        {"dead units after the last task": m.label}
-        | {name: f"{layers_table.loc[m.name, name]:.0%}" for name in layers_table.columns}
-        | {"accuracy, last three": f"{late('online_accuracy', m.name):.2f}"}
-        for m in experiment.methods
+        {"dead units after the last task": label}
+        | {layer: f"{results.mean('dead', name, 'last', layer):.0%}" for layer in hidden}
+        | {f"accuracy, last {results.fifth}": f"{results.mean('online_accuracy', name):.2f}"}
+        for name, label in results.labels.items()
     ]
 )
 
 # %% tags=["hide-input"]
-dead_end = {m.name: late("dead", m.name) for m in experiment.methods}
-accuracy = {m.name: late("online_accuracy", m.name) for m in experiment.methods}
-woken = rows[rows["metric"] == "reactivated"].groupby("method")["value"].mean()
+dead_end, accuracy = results.means("dead"), results.means("online_accuracy")
+woken = results.means("reactivated", results.measured("reactivated"))
 claim(
-    "paper-s-finding-there",
+    "adamo-keeps-units-alive",
     f"The paper's finding is there: {dead_end['adam']:.0%} of the units are dead with Adam, {dead_end['adamo_0.1']:.0%} with AdamO "
     f"0.1 and {dead_end['adamo_coupled']:.0%} with the coupled penalty.",
     max(dead_end["adamo_0.1"], dead_end["adamo_coupled"]) < 0.2 * dead_end["adam"],
 )
 claim(
-    "dead-rows-wake",
+    "pull-on-dead-rows-wakes-them",
     f"Dead rows do wake: with the pull on dead rows only {dead_end['dead_rows_0.1']:.0%} are dead, and "
     f"{woken['dead_rows_0.1']:.1%} of all units reactivate from one task to the next (Adam {woken['adam']:.1%}).",
     dead_end["dead_rows_0.1"] < 0.75 * dead_end["adam"],
@@ -654,16 +534,16 @@ claim(
     and accuracy["live_rows_0.1"] < accuracy["adamo_0.1"] - 0.05,
 )
 claim(
-    "few-dead-units-not",
+    "few-dead-units-are-not-enough",
     f"Few dead units are not enough either: ReDo has {dead_end['redo']:.1%} dead and accuracy {accuracy['redo']:.2f}, AdamO 0.1 "
     f"{dead_end['adamo_0.1']:.1%} and {accuracy['adamo_0.1']:.2f}.",
     dead_end["redo"] < dead_end["adamo_0.1"] and accuracy["redo"] < accuracy["adamo_0.1"] - 0.1,
 )
-dead_on = rows[(rows["metric"] == "dead") & (rows["task"] < last)].groupby("method")["value"].mean()
-most = rows[rows["metric"] == "dead"].groupby(["method", "task"])["value"].mean().groupby("method").max()
-awake = {name: woken[name] / dead_on[name] for name in ("adam", "adamo_0.1", "layernorm")}
+dead_on = results.means("dead", range(results.tasks("last")[0]))
+most = {name: results.by_task("dead", name).max() for name in ("adam", "layernorm")}
+awake = woken / dead_on
 claim(
-    "layernorm-prevents-revives-well",
+    "layernorm-prevents-and-revives",
     f"LayerNorm prevents, and revives as well: at most {most['layernorm']:.1%} are dead after any task, and of the dead "
     f"{awake['layernorm']:.0%} fire one task later; with Adam {awake['adam']:.0%}, with AdamO 0.1 {awake['adamo_0.1']:.0%}.",
     most["layernorm"] < 0.1 * most["adam"] and awake["layernorm"] > 2 * awake["adam"],
@@ -707,6 +587,6 @@ stamp(
     parameters={"seed": seed, "width": width},
     specs={m.name: specs.digest(experiment, m) for m in experiment.methods},
     seeds=experiment.seeds,
-    hardware=store.hardware_of(rows),
+    hardware=results.hardware,
     wall_s=time.perf_counter() - started,
 )
