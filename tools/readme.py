@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from dyniso.report import claims, figures, ledger, words
+from dyniso.report import claims, ledger, words
 from dyniso.report.results import SCORE, Results
 from dyniso.study import specs, store
 
@@ -26,17 +26,17 @@ def results() -> str:
     """Online accuracy on the first and the last task of each stored experiment, a row a method."""
     registered = [specs.get(name, TIER) for name in specs.REGISTRY]
     experiments = [e for e in registered if e.methods == specs.METHODS and store.compact_path(e).exists()]
-    ends = {}
+    ends: dict[str, dict[str, tuple[float, float]]] = {}
     for e in experiments:
-        points = figures.over_tasks(store.read_compact(e), "online_accuracy")
-        ends[e.name] = points.pivot(index="method", columns="task", values="mean")[[0, e.stream.tasks - 1]]
+        stored = Results.stored(e)
+        ends[e.name] = {m.name: stored.ends("online_accuracy", m.name, "first", "last") for m in e.methods}
     names = [e.name.replace("_", " ") for e in experiments]
     lines = [
         "| method | " + " | ".join(f"{n}, first to last task" for n in names) + " |",
         "|---|" + "---|" * len(names),
     ]
     for method in experiments[0].methods:
-        cells = ["{:.3f} to {:.3f}".format(*ends[e.name].loc[method.name]) for e in experiments]
+        cells = ["{:.3f} to {:.3f}".format(*ends[e.name][method.name]) for e in experiments]
         lines.append(f"| {method.label} | " + " | ".join(cells) + " |")
     sizes = [
         f"{n}: {e.stream.tasks} tasks of {e.steps_per_task} steps, {e.net.depth} layers of {e.net.width}, "

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter
 from ..study.specs.reinforcement import SINGLE
 from . import arms, figures, returns
 from .results import Results
+from .styles import style_of
 
 THOUSANDS = FuncFormatter(lambda value, _: f"{value / 1000:.0f}k")
 
@@ -51,8 +52,9 @@ def within_figure(results: Results, picked: Sequence[str], count: int) -> tuple[
             ax.plot(one["steps"], one["value"], color=figures.INK, linestyle=":", label="fresh net, all cycles")
             for name, dash in (("first", "--"), ("last", "-")):
                 p = drawn[(drawn["method"] == arm) & (drawn["game"] == game) & (drawn["cycles"] == name)]
-                colour = figures.palette(len(picked))[list(picked).index(arm)]
-                ax.plot(p["steps"], p["value"], color=colour, linestyle=dash, label=f"{name} {count} cycles")
+                ax.plot(
+                    p["steps"], p["value"], color=style_of(arm)["color"], linestyle=dash, label=f"{name} {count} cycles"
+                )
             ax.grid(True)
             ax.set_title(f"{results.labels[arm]}: {game.replace('_', ' ')}", fontsize=8)
             ax.xaxis.set_major_formatter(THOUSANDS)
@@ -78,18 +80,15 @@ def each_cycle_figure(results: Results, measures: Mapping[str, tuple[str, str]])
     )
     size = len(measures), cycles
     fig, axes = plt.subplots(*size, figsize=(6.4, 5.2), sharex=True, sharey="row", squeeze=False, layout="constrained")
-    for row, (game, (_, label)) in zip(axes, measures.items(), strict=True):
+    for row, (game, (_, axis)) in zip(axes, measures.items(), strict=True):
         for c, ax in enumerate(row):
-            for i, arm in enumerate(labels):
+            for arm, label in labels.items():
                 p = drawn[(drawn["method"] == arm) & (drawn["cycle"] == c + 1) & (drawn["game"] == game)]
-                colour = figures.palette(len(labels))[i]
-                ax.plot(
-                    p["steps"], p["value"], color=colour, linestyle=figures.DASHES[i % 6], label=results.labels[arm]
-                )
+                ax.plot(p["steps"], p["value"], label=label, **style_of(arm))
             ax.set_title(f"{game}, cycle {c + 1}", fontsize=9)
             ax.xaxis.set_major_formatter(THOUSANDS)
             ax.grid(True)
-        row[0].set_ylabel(label)
+        row[0].set_ylabel(axis)
     for ax in axes[-1]:
         ax.set_xlabel("steps into the visit", fontsize=8)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
@@ -104,10 +103,10 @@ def families_figure(results: Results, families: Mapping[str, Sequence[str]]) -> 
         len(families), 1, figsize=(6.4, 3.2 * len(families)), sharex=True, sharey=True, layout="constrained"
     )
     for ax, (family, names) in zip(axes, families.items(), strict=True):
-        for i, arm in enumerate(names):
-            p, colour = points[points["method"] == arm], figures.palette(len(names))[i]
-            ax.plot(p["cycle"] + 1, p["mean"], color=colour, linestyle=figures.DASHES[i], label=results.labels[arm])
-            ax.fill_between(p["cycle"] + 1, p["low"], p["high"], color=colour, alpha=0.12, linewidth=0)
+        for arm in names:
+            p, style = points[points["method"] == arm], style_of(arm)
+            ax.plot(p["cycle"] + 1, p["mean"], label=results.labels[arm], **style)
+            ax.fill_between(p["cycle"] + 1, p["low"], p["high"], color=style["color"], alpha=0.12, linewidth=0)
         ax.axhline(1, color=figures.INK, linewidth=1)
         ax.set_title(family, fontsize=10, loc="left")
         ax.legend(ncols=2, fontsize=8)

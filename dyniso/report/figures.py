@@ -12,17 +12,15 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..checks import require
-from ..stats import bootstrap_interval
 from ..study import store
 from ..study.specs import Comparison, GameExperiment
-from . import returns
+from .results import Results
+from .styles import style_of
 
 INK = "#808080"  # contrast at least 3.5 on white and on the book's dark ground
 DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2))]
@@ -80,55 +78,20 @@ def use_style() -> None:
 
 
 def palette(count: int) -> list[tuple[float, float, float]]:
-    """Colour-blind-safe colours; line styles (`DASHES`) tell them apart as well."""
+    """Colour-blind-safe colours of what is no arm (arms have `styles`); `DASHES` tell them apart as well."""
     return list(sns.color_palette("colorblind", count))
-
-
-def hidden_layers(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of whole nets and of hidden layers; each head's weight (the last Linear layer of its net) is left out."""
-    weights = frame[frame["layer"].str.endswith("weight")]
-    names = weights["layer"].str.extract(r"^(?P<net>.*?)(?P<order>\d+)\.weight$")  # net "", or of games "actor."
-    order = names["order"].astype(int)
-    last = order.groupby([weights["method"], names["net"]]).transform("max")  # nets with norms count otherwise
-    return frame.drop(index=weights.index[order == last])
-
-
-def over_tasks(frame: pd.DataFrame, metric: str, bootstrap_seed: int = 0) -> pd.DataFrame:
-    """Mean over seeds (of the mean over hidden layers) for each method and task, with a 95 % bootstrap interval.
-
-    Args:
-        frame: rows in long form (see `dyniso.study.store`).
-        metric: one of the metrics in the rows.
-    Returns:
-        Columns metric, method, task, mean, low, high, seeds.
-    Raises:
-        ValueError: a metric the rows do not have, with the nearest name.
-    """
-    require("metric", metric, sorted(frame["metric"].unique()))
-    rows = hidden_layers(frame)
-    rows = rows[rows["metric"] == metric]
-    by_seed = rows.groupby(["method", "task", "seed"], sort=False)["value"].mean().unstack("seed")
-    points = []
-    for method, table in by_seed.groupby(level="method", sort=False):
-        values = table.to_numpy(dtype=float)
-        low, high = bootstrap_interval(values, np.random.default_rng(bootstrap_seed))
-        tasks = table.index.get_level_values("task")
-        columns = {"metric": metric, "method": method, "task": tasks, "mean": values.mean(1), "low": low, "high": high}
-        points.append(pd.DataFrame(columns).assign(seeds=values.shape[1]))
-    return pd.concat(points, ignore_index=True)
 
 
 def draw_metric(ax: Axes, points: pd.DataFrame, experiment: Comparison) -> None:
     """One panel: a line a method with its interval shaded, in the experiment's order of methods."""
     metric = points["metric"].iloc[0]
-    colours = palette(len(experiment.methods))
-    for i, method in enumerate(experiment.methods):
+    for method in experiment.methods:
         p = points[points["method"] == method.name].sort_values("task")
         if p.empty:
             continue
-        style = DASHES[i % len(DASHES)]
-        ax.plot(p["task"] + 1, p["mean"], color=colours[i], linestyle=style, label=method.label)
-        ax.fill_between(p["task"] + 1, p["low"], p["high"], color=colours[i], alpha=0.2, linewidth=0)
+        style = style_of(method.name)
+        ax.plot(p["task"] + 1, p["mean"], label=method.label, **style)
+        ax.fill_between(p["task"] + 1, p["low"], p["high"], color=style["color"], alpha=0.2, linewidth=0)
     ax.set_xlabel("task" if points["task"].min() >= 0 else "tasks trained (0: initialisation)")
     ax.set_ylabel(LABELS.get(metric, metric))
     ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
@@ -146,18 +109,19 @@ def draw_metric(ax: Axes, points: pd.DataFrame, experiment: Comparison) -> None:
 def tasks_figure(
     frame: pd.DataFrame, experiment: Comparison, metrics: Sequence[str] = DEFAULT_METRICS
 ) -> tuple[Figure, pd.DataFrame]:
-    """Curves over tasks, one panel a metric, one legend above.
+    """Curves over tasks, one panel a metric, one legend above; a gap where a run has no number.
 
     Args:
         frame: rows of the experiment in long form.
         experiment: gives order, labels and colours of the methods.
         metrics: names in the rows, drawn from left to right, two panels a row.
     Returns:
-        The figure and the plotted points (see `over_tasks`).
+        The figure and the plotted points (see `Results.points`).
     Raises:
         ValueError: no metrics, or one that the rows do not have.
     """
-    return panels(experiment, {metric: over_tasks(frame, metric) for metric in metrics})
+    results = Results(experiment, frame)
+    return panels(experiment, {metric: results.points(metric) for metric in metrics})
 
 
 def panels(experiment: Comparison, points: Mapping[str, pd.DataFrame], xlabel: str = "") -> tuple[Figure, pd.DataFrame]:
@@ -178,26 +142,6 @@ def panels(experiment: Comparison, points: Mapping[str, pd.DataFrame], xlabel: s
     return fig, pd.concat(points.values(), ignore_index=True)
 
 
-def over_cycles(frame: pd.DataFrame, experiment: GameExperiment, metric: str) -> pd.DataFrame:
-    """A metric by cycle, with 95 % intervals.
-
-    Returns of a visit are divided by those of a fresh net, interquartile mean over games and seeds
-    (`dyniso.report.returns.by_cycle`); of any other metric the mean over layers and visits, then over seeds
-    (`over_tasks`).
-
-    Returns:
-        Columns of `over_tasks`, task being the cycle from 0.
-    Raises:
-        ValueError: a metric the rows do not have, or returns without the fresh net.
-    """
-    if metric in returns.PER_VISIT:
-        points = returns.by_cycle(frame, experiment, metric).rename(columns={"cycle": "task"})
-        return points[["metric", "method", "task", "mean", "low", "high", "seeds"]]
-    drawn = frame["method"].isin([m.name for m in experiment.methods])
-    rows = frame[drawn & (frame["task"] >= 0) & ~frame["layer"].str.startswith("point")]
-    return over_tasks(rows.assign(task=rows["task"] // len(experiment.games.names)), metric)
-
-
 def cycles_figure(
     frame: pd.DataFrame, experiment: GameExperiment, metrics: Sequence[str] = CYCLE_METRICS
 ) -> tuple[Figure, pd.DataFrame]:
@@ -208,11 +152,12 @@ def cycles_figure(
         experiment: gives order, labels and colours of the methods that are drawn.
         metrics: names in the rows.
     Returns:
-        The figure and the plotted points (see `over_cycles`).
+        The figure and the plotted points (see `Results.cycle_points`).
     Raises:
         ValueError: no metrics, one that the rows do not have, or no fresh net.
     """
-    return panels(experiment, {m: over_cycles(frame, experiment, m) for m in metrics}, "cycle")
+    results = Results(experiment, frame)
+    return panels(experiment, {metric: results.cycle_points(metric) for metric in metrics}, "cycle")
 
 
 def save(fig: Figure, table: pd.DataFrame, folder: Path, name: str, stamp: dict[str, str]) -> list[Path]:

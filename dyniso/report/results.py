@@ -163,7 +163,7 @@ class Results:
             if which in ("last", "late"):
                 return list(range(count - size, count))
             return list(range(start, start + size)) if which == "early" else list(range(size))
-        found = list(range(count)) if which is None else [which] if isinstance(which, int) else list(which)
+        found = list(range(count)) if which is None else np.atleast_1d(which).tolist()
         if found and not -1 <= min(found) <= max(found) < count:
             raise ValueError(f"tasks={found}; they must lie between -1 (before any training) and {count - 1}")
         return found
@@ -269,6 +269,22 @@ class Results:
             columns = {"metric": metric, "method": name, "task": measured - 1, "mean": found.mean(1)}
             parts.append(pd.DataFrame(columns | {"low": low, "high": high, "seeds": found.shape[1]}))
         return pd.concat(parts, ignore_index=True)
+
+    def cycle_points(self, metric: str) -> pd.DataFrame:
+        """The same of games by cycle: of a return the score (`returns.by_cycle`), else the mean over visits and layers.
+
+        Returns:
+            Columns of `points`, task being the cycle from 0.
+        Raises:
+            ValueError: a metric that the rows do not have, or returns without the fresh net.
+        """
+        assert isinstance(self.experiment, GameExperiment)
+        if metric in returns.PER_VISIT:
+            points = returns.by_cycle(self.frame, self.experiment, metric).rename(columns={"cycle": "task"})
+            return points[["metric", "method", "task", "mean", "low", "high", "seeds"]]
+        task = self.frame["task"]
+        by_cycle = self.frame.assign(task=task // len(self.games)).loc[task >= 0]
+        return Results(self.experiment, by_cycle).points(metric)
 
     # ------------------------------------------------------------------------------------------- scores
 

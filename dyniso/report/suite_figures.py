@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 
 from . import figures, suite
 from .results import Results
+from .styles import style_of
 
 MARKERS = "osD^v"
 
@@ -29,9 +29,9 @@ def curves_figure(
     points, lines = suite.curves(results, arms, together), -(-len(results) // 2)
     fig, axes = plt.subplots(lines, 2, figsize=(6.6, 2.6 * lines + 0.9), squeeze=False, layout="constrained")
     for ax, name in zip(axes.flat, results, strict=False):
-        for i, arm in enumerate(arms):
+        for arm in arms:
             p = points[(points["stream"] == name) & (points["method"] == arm)]
-            style: dict[str, Any] = {"color": figures.palette(len(arms))[i], "linestyle": figures.DASHES[i % 6]}
+            style = style_of(arm)
             ax.plot(p["task"], p["mean"], label=labels_of(results)[arm], **style)
             ax.fill_between(p["task"], p["low"], p["high"], color=style["color"], alpha=0.2, linewidth=0)
         ax.set(title=name, xlabel="task", ylabel="score")

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from dyniso.report import figures
-from dyniso.report.figures import over_tasks, save, stamp_of, tasks_figure
+from dyniso.report.figures import save, stamp_of, tasks_figure
+from dyniso.report.results import Results
 from dyniso.study import specs
 from dyniso.study.specs import digest
 
@@ -30,35 +31,9 @@ def panel_lines(fig) -> dict[tuple[str, str], np.ndarray]:
     return {(ax.get_ylabel(), line.get_label()): line.get_xydata() for ax in fig.axes for line in ax.get_lines()}
 
 
-def test_points_are_the_mean_over_hidden_layers_then_over_seeds(hand_made):
-    points = over_tasks(hand_made, "sigma_max").set_index(["method", "task"])
-    # layers 1 and 3 hold v and v + 2, so v + 1; seeds add 0 and 10, so v + 1 + 5; the head's v + 1000 is left out
-    expected = {("adam", 0): 6.0, ("adam", 1): 7.0, ("adamo_0.1", 0): 106.0, ("adamo_0.1", 1): 107.0}
-    assert points["mean"].to_dict() == expected
-    assert (points["low"] == points["mean"] - 5).all()  # the range of two seeds
-    assert (points["high"] == points["mean"] + 5).all()
-    assert set(points["seeds"]) == {2}
-    assert set(points["metric"]) == {"sigma_max"}
-
-
-def test_order_of_the_rows_does_not_matter(hand_made):
-    shuffled = hand_made.sample(frac=1, random_state=1)
-    keys = ["method", "task"]
-    first, second = (over_tasks(f, "sigma_max").sort_values(keys, ignore_index=True) for f in (hand_made, shuffled))
-    pd.testing.assert_frame_equal(first, second)
-
-
-def test_measures_of_the_whole_net_are_kept(hand_made):
-    assert over_tasks(hand_made, "online_accuracy")["mean"].tolist() == pytest.approx([0.005, 0.006, 0.105, 0.106])
-
-
-def test_head_is_the_weight_with_the_highest_number_not_the_last_in_the_alphabet(hand_made):
-    assert set(figures.hidden_layers(hand_made)["layer"]) == {"", "1.weight", "3.weight"}  # "11.weight" < "3.weight"
-
-
 def test_unknown_metric_is_an_error_with_the_nearest_name(hand_made, tiny):
     with pytest.raises(ValueError, match=r"metric='sigma_maks'.*did you mean 'sigma_max'"):
-        over_tasks(hand_made, "sigma_maks")
+        tasks_figure(hand_made, tiny, ["sigma_maks"])
     with pytest.raises(ValueError, match="metrics="):
         tasks_figure(hand_made, tiny, ())
 
@@ -135,13 +110,6 @@ def test_stamp_names_seeds_digests_and_machine(hand_made, tiny):
     assert json.loads(stamp["digests"]) == {m.name: digest(tiny, m) for m in tiny.methods}
 
 
-def test_head_is_left_out_of_each_method_by_its_own_numbering():
-    layers = {"plain": ["1.weight", "3.weight", "hidden1"], "normed": ["1.weight", "4.weight", "hidden1"]}
-    rows = [{"method": m, "layer": layer} for m, names in layers.items() for layer in names]
-    kept = figures.hidden_layers(pd.DataFrame(rows))
-    assert list(kept["layer"]) == ["1.weight", "hidden1"] * 2
-
-
 # ------------------------------------------------------------------------------------------------------------ games
 
 
@@ -167,7 +135,7 @@ def played():
 
 def test_returns_by_cycle_are_divided_by_the_fresh_net_s_and_leave_out_points_of_curves(played):
     experiment, frame = played
-    points = figures.over_cycles(frame, experiment, "return")
+    points = Results(experiment, frame).cycle_points("return")
     last = len(experiment.methods) - 1  # the fresh net: 1 in the first cycle, 1 + last in the second
     scores = points[points["method"] == "adam"]["mean"].tolist()
     assert scores == pytest.approx([2 / (2 + last)] * 2)
@@ -176,7 +144,7 @@ def test_returns_by_cycle_are_divided_by_the_fresh_net_s_and_leave_out_points_of
 
 def test_other_metrics_by_cycle_are_means_over_hidden_layers_of_both_nets_and_visits(played):
     experiment, frame = played
-    points = figures.over_cycles(frame, experiment, "sigma_max")
+    points = Results(experiment, frame).cycle_points("sigma_max")
     assert points[points["method"] == "adam"]["mean"].tolist() == [0.5, 2.5]
 
 
