@@ -1,4 +1,4 @@
-"""Contracts of the engine beyond plain MLPs: convolutions, regression, checkpoints, shards, time budget."""
+"""Contracts of dyniso.study.runner: what is stored is not trained again, and stopping loses nothing."""
 
 from dataclasses import replace
 
@@ -6,20 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 
 from dyniso.study import runner, store, train
 from dyniso.study.checkpoint import Checkpoint, OutOfTime
-from dyniso.study.instruments.stacked import loss_and_hits, steps_to
-from dyniso.study.runner import grouped, most_runs
-from dyniso.study.specs import BASELINES, BITS, CANDIDATES, Method, Net, Stream
-from dyniso.study.stack import Run, Stack, convolve
+from dyniso.study.provenance import cpu_name
+from dyniso.study.runner import grouped, most_runs, resolve_device
+from dyniso.study.specs import BASELINES, METHODS, Experiment, Method, Net
+from dyniso.study.stack import Run
 from dyniso.study.store import UnusableError
-from dyniso.study.streams import make_task
-from dyniso.study.tasks import load_source, load_task, task_arrays, task_order
-from dyniso.study.train import Trainer, bytes_a_run, make_net, train_group
+from dyniso.study.tasks import load_source
+from dyniso.study.train import bytes_a_run
 
 CPU = torch.device("cpu")
+KEYS = ["task", "layer", "metric"]
 ROUNDING = 2e-5  # float32, over a dozen steps
 ACTING = {  # settings with which a method acts within a few steps
     "redo": (("every", 3), ("threshold", 0.5)),
@@ -27,186 +26,142 @@ ACTING = {  # settings with which a method acts within a few steps
     "isometry": (("rows", "live"), ("strength", 1.0), ("window", 2)),
     "shrink_perturb": (("perturb", 0.01), ("shrink", 0.99), ("when", "step")),
 }
-STACKED = 5e-3  # orthogonal kernels have equal singular values: which vector a power iteration finds is up to rounding
 
 
 @pytest.fixture
-def convolutional(tiny):
-    """Two tasks of 6 steps on digits; two convolutions and one hidden layer."""
-    return replace(tiny, net=Net(width=8, depth=1, channels=(4, 6)))
+def trained(monkeypatch) -> list[list[tuple[str, int]]]:
+    """The groups (method, seed) that train_group is called with, while it works as ever."""
+    calls, original = [], train.train_group
+
+    def watched(experiment, runs, *rest):
+        calls.append([(r.method.name, r.seed) for r in runs])
+        return original(experiment, runs, *rest)
+
+    monkeypatch.setattr(train, "train_group", watched)
+    return calls
 
 
-@pytest.fixture
-def regression(tiny):
-    return replace(tiny, stream=Stream("slow_regression", BITS, samples=64, tasks=3), net=Net(width=8, depth=1))
+def all_runs(experiment: Experiment) -> list[Run]:
+    return [Run(m, s) for m in experiment.methods for s in experiment.seeds]
 
 
-def rows_of(experiment, methods=None, seeds=(0, 1)):
-    runs = [Run(m, s) for m in methods or experiment.methods for s in seeds]
-    return train_group(experiment, runs, load_source(experiment.stream, CPU))
+def assert_same_rows(found: pd.DataFrame, expected: pd.DataFrame, tolerance: float = ROUNDING) -> None:
+    """The same keys, and values within the tolerance, relative for large ones."""
+    keys = [k for k in ("method", "seed", *KEYS) if k in expected]
+    found, expected = (f.sort_values(keys, ignore_index=True) for f in (found, expected))
+    pd.testing.assert_frame_equal(found[keys], expected[keys])
+    np.testing.assert_allclose(found["value"], expected["value"], rtol=tolerance, atol=tolerance)
 
 
-def value(rows: pd.DataFrame, metric: str, task: int, layer: str = "") -> float:
-    (found,) = rows[(rows["metric"] == metric) & (rows["task"] == task) & (rows["layer"] == layer)]["value"]
-    return found
+# --------------------------------------------------------------------------------------------------- groups and devices
 
 
-# ------------------------------------------------------------------------------------------------- convolutions
+def test_runs_are_stacked_if_they_differ_in_seed_and_strength_only(tiny):
+    registered = grouped([Run(m, s) for m in METHODS for s in (0, 1)])
+    names = [sorted({r.method.name for r in group}) for group in registered]
+    assert names == [["adam", "adamo_0.1", "adamo_printed"], ["adamo_coupled"], ["maxmin", "maxmin_adamo_0.1"]]
+    a, b = (Run(replace(tiny.methods[1], isometry_every=k), 0) for k in (1, 2))
+    c = Run(replace(tiny.methods[1], lr=2e-3), 0)
+    assert grouped([a, b, c]) == [[a], [b], [c]]
 
 
-@pytest.mark.parametrize("activation", ["relu", "maxmin", "crelu"])
-@pytest.mark.parametrize("norm", [None, "layernorm"])
-def test_stacked_convolutional_nets_give_what_each_gives_alone(convolutional, activation, norm):
-    method = replace(convolutional.methods[0], activation=activation, norm=norm)
-    source = load_source(convolutional.stream, CPU)
-    nets = [make_net(convolutional, method, seed, source) for seed in (0, 1)]
-    x = source.inputs[:20].view(2, 10, -1)
-    seen: list[torch.Tensor] = []
-    found = Stack(nets, CPU)(x, seen)
-    for run, net in enumerate(nets):
-        torch.testing.assert_close(found[run], net(x[run]), rtol=ROUNDING, atol=ROUNDING)
-    units = (8, 12, 16) if activation == "crelu" else (4, 6, 8)
-    assert [h.shape for h in seen] == [(2, 10 * 14 * 14, units[0]), (2, 10 * 7 * 7, units[1]), (2, 10, units[2])]
+@pytest.mark.parametrize("name", ["gpu", "", "mps", "meta", "cuda:x", "cuda:-1"])
+def test_unknown_device_is_an_error_that_names_it_and_the_allowed_ones(name):
+    with pytest.raises(ValueError, match=f"device='{name}'; allowed are 'auto', 'cpu', 'cuda', 'cuda:N'"):
+        resolve_device(name)
 
 
-@pytest.mark.parametrize("in_groups", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-def test_stacked_convolution_equals_each_alone_with_its_gradients(in_groups, bias):
-    layers = [nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), groups=2, bias=bias) for _ in range(3)]
-    x = torch.randn(3, 5, 4, 7, 8)
-    W = torch.stack([layer.weight for layer in layers])
-    b = torch.stack([layer.bias for layer in layers]) if bias else None
-    found = convolve(layers[0], x, W, b, in_groups)
-    expected = torch.stack([layer(own) for layer, own in zip(layers, x, strict=True)])
-    torch.testing.assert_close(found, expected)
-    leaves = [p for layer in layers for p in layer.parameters()]
-    for one, other in zip(
-        torch.autograd.grad(found.sin().sum(), leaves), torch.autograd.grad(expected.sin().sum(), leaves), strict=True
-    ):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+def test_absent_cuda_device_is_an_error_that_says_how_many_there_are():
+    count = torch.cuda.device_count()
+    with pytest.raises(ValueError, match=f"device='cuda:{count}'; this machine has {count} CUDA devices"):
+        resolve_device(f"cuda:{count}")
 
 
-@pytest.mark.parametrize("baseline", [None, *BASELINES])
-def test_stacked_convolutional_run_equals_the_run_alone(convolutional, baseline):
-    method = Method("m", "m", baseline=baseline, settings=ACTING.get(baseline, ()))
-    together = rows_of(convolutional, [method])
-    for seed, rows in enumerate(together):
-        (alone,) = rows_of(convolutional, [method], [seed])
-        pair = (frame["value"].clip(upper=1e6) for frame in (rows, alone))  # condition numbers of singular heads
-        np.testing.assert_allclose(*pair, rtol=STACKED, atol=STACKED)
+def test_auto_takes_cuda_where_there_is_one(monkeypatch):
+    for there, kind in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert resolve_device("auto").type == kind
 
 
-def test_kernels_are_measured_as_matrices_and_pulled_by_adamo(convolutional):
-    method = replace(convolutional.methods[1], isometry_strength=20.0)
-    experiment = replace(convolutional, methods=(convolutional.methods[0], method), steps_per_task=40)
-    adam, adamo = rows_of(experiment, seeds=(0,))
-    weights = {layer for layer in adam["layer"] if layer.endswith("weight")}
-    *hidden, _head = sorted(weights, key=lambda name: int(name.split(".")[0]))
-    assert len(hidden) == 3  # two kernels and a matrix
-    for layer in hidden:
-        assert value(adamo, "isometry_defect", 1, layer) < value(adam, "isometry_defect", 1, layer)
+# -------------------------------------------------------------------------------------------------------- run and store
 
 
-def test_hard_isometry_of_the_suite_keeps_every_hidden_singular_value_at_one(tiny):
-    for candidate in CANDIDATES["maxmin_hard"]:
-        (rows,) = rows_of(replace(tiny, net=Net(width=16, depth=2), steps_per_task=60), [candidate], [0])
-        hidden = rows[rows["layer"].isin(["1.weight", "3.weight"]) & rows["metric"].isin(["sigma_min", "sigma_max"])]
-        np.testing.assert_allclose(hidden["value"], 1, atol=2e-3)
-        assert abs(value(rows, "sigma_max", 1, "5.weight") - 1) > 2e-3  # the head is free
+def refuse(*_args):
+    raise AssertionError("trained again")
 
 
-# --------------------------------------------------------------------------------------------------- regression
+def test_run_stores_every_run_and_a_second_call_trains_nothing(tiny, tmp_path, monkeypatch):
+    first = runner.run(tiny, "cpu", tmp_path, progress=False)
+    assert all(p.exists() for p in store.experiment_paths(tmp_path, tiny))
+    monkeypatch.setattr(train, "train_group", refuse)
+    pd.testing.assert_frame_equal(runner.run(tiny, "cpu", tmp_path, progress=False), first)
+    assert set(zip(first["method"], first["seed"], strict=True)) == {(r.method.name, r.seed) for r in all_runs(tiny)}
 
 
-def test_regression_run_equals_a_plain_loop(regression):
-    method = regression.methods[0]
-    (rows,) = rows_of(regression, [method], [1])
-    source = load_source(regression.stream, CPU)
-    net = make_net(regression, method, 1, source)
-    optimizer = torch.optim.Adam(net.parameters(), lr=method.lr)
-    for task in range(regression.stream.tasks):
-        x, y = task_arrays(source.inputs, make_task(regression.stream, 1, task, source.labels, 21))
-        losses = []
-        for positions in task_order(regression, [1], task)[:, 0]:
-            loss = (net(x[positions])[:, 0] - y[positions]).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        assert value(rows, "online_loss", task) == pytest.approx(float(np.mean(losses)), rel=1e-4)
+def test_fresh_run_trains_everything_again(tiny, tmp_path, trained):
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+    runner.run(tiny, "cpu", tmp_path, fresh=True, progress=False)
+    assert trained[1] == trained[0]
 
 
-def test_regression_has_losses_and_no_accuracy(regression):
-    for rows in rows_of(regression):
-        assert not rows["metric"].str.contains("accuracy").any()
-        assert rows["value"].notna().all()
+def test_runs_of_other_code_are_trained_again(tiny, tmp_path, trained, monkeypatch):
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+    monkeypatch.setattr(store, "code_digest", lambda *_: "newer")
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+    assert len(trained) == 2
 
 
-def test_squared_error_takes_the_single_output_and_counts_no_hits():
-    loss, hits = loss_and_hits(torch.tensor([[[2.0], [0.0]]]), torch.tensor([[1.0, 3.0]]))
-    assert loss.tolist() == [[1, 9]]
-    assert hits.isnan().all()
+def test_added_seed_trains_that_seed_only(tiny, tmp_path, trained):
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+    runner.run(replace(tiny, seeds=(0, 1, 5)), "cpu", tmp_path, progress=False)
+    assert trained[1:] == [[("adam", 5), ("adamo_0.1", 5)]]
 
 
-# ------------------------------------------------------------------------------------------------------ measures
+@pytest.mark.parametrize("lost", [[0], [3], [1, 2], [0, 1]])
+def test_resumed_run_equals_uninterrupted_one(tiny, tmp_path, trained, lost):
+    whole = runner.run(tiny, "cpu", tmp_path, progress=False)
+    for i in lost:
+        store.experiment_paths(tmp_path, tiny)[i].unlink()
+    assert_same_rows(runner.run(tiny, "cpu", tmp_path, progress=False), whole)
+    assert trained[1:] == [[(r.method.name, r.seed) for i, r in enumerate(all_runs(tiny)) if i in lost]]
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "expected"),
-    [([1.0] * 50, 20), ([0.0] * 50, 50), ([0.0] * 30 + [1.0] * 20, 40), ([1.0, 0.0] * 30, 20), ([1.0] * 5, 5)],
-)
-def test_steps_to_a_threshold_of_one_half(accuracies, expected):
-    assert steps_to(0.5, torch.tensor(accuracies)[:, None]).tolist() == [expected]
+def test_stopped_run_keeps_the_finished_group_and_goes_on_from_it(tiny, tmp_path, trained, monkeypatch):
+    maxmin = replace(tiny.methods[0], name="maxmin", activation="maxmin")
+    experiment = replace(tiny, methods=(tiny.methods[0], maxmin))
+    watched = train.train_group
+
+    def stop_at_second(*arguments):
+        if trained:
+            raise KeyboardInterrupt
+        return watched(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_group", stop_at_second)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(experiment, "cpu", tmp_path, progress=False)
+    assert [p.exists() for p in store.experiment_paths(tmp_path, experiment)] == [True, True, False, False]
+    runner.run(experiment, "cpu", tmp_path, progress=False)
+    assert trained == [[("adam", 0), ("adam", 1)], [("maxmin", 0), ("maxmin", 1)]]
 
 
-def test_steps_to_the_threshold_are_recorded_for_every_task(tiny):
-    longer = replace(tiny, stream=replace(tiny.stream, samples=16), net=Net(width=64, depth=2), batch=16, probe=16)
-    (rows,) = rows_of(replace(longer, steps_per_task=80, threshold=0.95), [tiny.methods[0]], [0])
-    steps = rows[rows["metric"] == "steps_to_threshold"]["value"]
-    assert len(steps) == 2
-    assert all(20 < s < 80 for s in steps)  # memorises 16 labels, but not before the first window is full
+def test_stored_run_says_how_it_was_made(tiny, tmp_path):
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+    facts = store.read_metadata(store.experiment_paths(tmp_path, tiny)[0])
+    assert facts["stacked_runs"] == "4"
+    assert facts["hardware"] == cpu_name()
+    assert float(facts["wall_s"]) >= 0
 
 
-def test_update_norm_is_the_distance_moved_in_the_task(tiny):
-    source = load_source(tiny.stream, CPU)
-    trainer = Trainer(tiny, [Run(tiny.methods[0], 0)], source)
-    before = nn.utils.parameters_to_vector(p[0] for p in trainer.stack.params.values()).detach().clone()
-    trainer.train(load_task(tiny, [0], 0, source), task_order(tiny, [0], 0))
-    after = nn.utils.parameters_to_vector(p[0] for p in trainer.stack.params.values()).detach()
-    (rows,) = rows_of(tiny, [tiny.methods[0]], [0])
-    assert value(rows, "update_norm", 0) == pytest.approx(float((after - before).norm()), rel=1e-5)
-    assert value(rows, "weight_norm", 0) == pytest.approx(float(after.norm()), rel=1e-5)
-
-
-def test_kernel_at_the_ends_is_measured_before_the_first_and_last_task_only(tiny):
-    experiment = replace(tiny, stream=replace(tiny.stream, tasks=3), measures=("kernel_ends",))
-    (rows,) = rows_of(experiment, [tiny.methods[0]], [0])
-    assert rows[rows["metric"] == "P_10"]["task"].tolist() == [0, 2]
-
-
-def test_optimizer_that_is_reset_starts_every_task_without_moments(tiny):
-    method = replace(tiny.methods[0], reset_optimizer=True)
-    source = load_source(tiny.stream, CPU)
-    trainer = Trainer(tiny, [Run(method, 0)], source)
-    trainer.train(load_task(tiny, [0], 0, source), task_order(tiny, [0], 0))
-    assert trainer.optimizer.state
-    trainer.new_task(1)
-    assert not trainer.optimizer.state
-
-
-def test_runs_that_diverge_in_one_step_in_layers_of_different_shape_are_all_given_up(tiny):
-    method = replace(tiny.methods[1], isometry_strength=20.0)
-    source = load_source(tiny.stream, CPU)
-    trainer = Trainer(tiny, [Run(method, seed) for seed in (0, 1, 2)], source)
-    first, second = trainer.stack.regularised()
-    with torch.no_grad():
-        trainer.stack.params[first][0] *= 100
-        trainer.stack.params[second][1] *= 100
-    trainer.train(load_task(tiny, [0, 1, 2], 0, source), task_order(tiny, [0, 1, 2], 0)[:2])
-    assert trainer.stack.finite().tolist() == [False, False, True]
+def test_stream_that_asks_for_too_many_images_fails_before_anything_is_stored(tiny, tmp_path):
+    greedy = replace(tiny, stream=replace(tiny.stream, samples=8001))
+    with pytest.raises(ValueError, match=r"stream\.samples=8001; mnist-small has only 8000 images"):
+        runner.run(greedy, "cpu", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ------------------------------------------------------------------------------------------ checkpoint and resume
+
 
 ARMS = {
     "adam": {},

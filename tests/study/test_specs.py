@@ -62,6 +62,11 @@ every_case = pytest.mark.parametrize(("name", "tier"), CASES)
         (lambda: Method("x", "x", optimizer="adamo", isometry_strength="0.1"), ["x.isometry_strength='0.1'"]),
         (lambda: Method("x", "x", optimizer="adamo", isometry_every=0), ["x.isometry_every=0"]),
         (lambda: Method("x", "x", optimizer="adamo", coupled="false"), ["x.coupled='false'"]),
+        (lambda: Method("x", "x", schedule="cosin"), ["x.schedule='cosin'", "did you mean 'cosine'"]),
+        (
+            lambda: replace(BASE, net=Net(channels=(4,)), methods=(Method("x", "x", optimizer="muon"),)),
+            ["x: 'muon'", "net.channels=(4,)"],
+        ),
         (lambda: replace(BASE, tier="papr"), ["tier='papr'", "did you mean 'paper'"]),
         (lambda: replace(BASE, steps_per_task=0), ["steps_per_task=0"]),
         (lambda: replace(BASE, batch=BASE.stream.samples + 1), ["batch=641", "640"]),

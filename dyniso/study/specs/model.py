@@ -21,6 +21,7 @@ ACTIVATIONS = tuple(a for a in declared.names("activations", "ACTIVATIONS") if n
 NORMS = declared.names("nets", "NORMS")
 INITS = declared.names("nets", "INITS")
 BASELINES = tuple(declared.methods())
+SCHEDULES = declared.names("study.learner", "SCHEDULES")
 MEASURES = {  # costly ones (dyniso.study.instruments.single says what they hold)
     "kernel": "before every task",
     "kernel_ends": "before the first and the last task",
@@ -111,7 +112,7 @@ class Method:
     weight_decay: float | None = None  # torch's, in the optimizer; decoupled with "adamw"
     decoupled_weight_decay: bool | None = None  # with "adamo" only
     clip_norm: float | None = None  # global norm of the task gradient, one run at a time
-    schedule: str | None = None  # "cosine": from lr to 0 within each task
+    schedule: str | None = None  # from lr to 0 within each task, one of SCHEDULES
     parametrization: str | None = None  # "newton_schulz": hidden weights orthogonal by construction
     reset_optimizer: bool | None = None  # clear the optimizer's state at every task boundary
     bias: bool | None = None  # in games: whether linear layers have one; None is yes
@@ -121,7 +122,7 @@ class Method:
         for field_name, allowed in (
             ("baseline", BASELINES),
             ("norm", NORMS),
-            ("schedule", ("cosine",)),
+            ("schedule", SCHEDULES),
             ("parametrization", ("newton_schulz",)),
         ):
             if getattr(self, field_name) is not None:
@@ -222,6 +223,10 @@ class Experiment(Comparison):
         for method in self.methods:
             if method.bias is not None:
                 raise ValueError(f"{method.name}.bias={method.bias}; it is for games, streams have net.bias")
+            if method.optimizer == "muon" and self.net.channels:
+                raise ValueError(
+                    f"{method.name}: 'muon' takes matrices only; leave out net.channels={self.net.channels}"
+                )
         if self.threshold is not None:
             require_range("threshold", self.threshold, 0, 1, kind=float)
         if self.stream.is_regression and (self.threshold is not None or self.measures or self.net.channels):
