@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .checks import require
+from .checks import require, require_range
 
 
 def _groups(z: Tensor, group: int, dim: int) -> tuple[Tensor, int]:
@@ -42,8 +42,7 @@ class GroupSort(nn.Module):
 
     def __init__(self, group: int, dim: int = -1) -> None:
         super().__init__()
-        if group < 2:
-            raise ValueError(f"group is {group}; it has to be at least 2")
+        require_range("group", group, 2)
         self.group, self.dim = group, dim
 
     def forward(self, z: Tensor) -> Tensor:

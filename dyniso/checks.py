@@ -83,3 +83,25 @@ def require_type(name: str, value: Any, kinds: type | tuple[type, ...], expected
     """
     if not isinstance(value, kinds):
         raise TypeError(f"{name} is of type {type(value).__name__}; expected {expected}")
+
+
+def require_that(holds: object, name: str, value: Any, expected: str) -> None:
+    """Raise ValueError naming the value and what it must be, unless the condition holds.
+
+    >>> require_that(4 % 2, "kernel", 4, "an odd number")
+    Traceback (most recent call last):
+    ValueError: kernel=4; it must be an odd number
+    """
+    if not holds:
+        raise ValueError(f"{name}={value!r}; it must be {expected}")
+
+
+def require_shape(holds: object, name: str, value: Any, expected: str) -> None:
+    """Raise ValueError naming the shape of an array and the one that is expected, unless the condition holds.
+
+    >>> require_shape(False, "W", memoryview(b"abc"), "(..., out, in)")
+    Traceback (most recent call last):
+    ValueError: W has shape (3,); expected (..., out, in)
+    """
+    if not holds:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; expected {expected}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .activations import Abs, CReLU, GroupSort, Householder
+from .checks import require_range, require_shape, require_that, require_type
 
 TORCH_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus)
 ACTIVATION_TYPES = (*TORCH_ACTIVATIONS, GroupSort, Householder, Abs, CReLU)  # MaxMin is a GroupSort
@@ -37,6 +38,7 @@ def hidden_activations(model: nn.Module) -> Iterator[list[Tensor]]:
     >>> [tuple(h.shape) for h in seen]
     [(5, 3)]
     """
+    require_type("model", model, nn.Module, "a module with activation modules")
     found = [m for m in model.modules() if isinstance(m, ACTIVATION_TYPES)]
     if not found:
         raise ValueError(f"{type(model).__name__} holds no activation module, so there is no hidden layer to read")
@@ -50,7 +52,17 @@ def hidden_activations(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def units_last(activation: Tensor, batch_dims: int = 0) -> Tensor:
-    """(*runs, samples, channels, h, w) -> (*runs, samples*h*w, channels); (*runs, samples, units) as it is."""
+    """Activations with the unit as last axis; a channel is one unit, seen at every position.
+
+    Args:
+        activation: shape (*runs, samples, channels, h, w) or (*runs, samples, units), e.g. (64, 16, 14, 14).
+        batch_dims: number of leading axes that index runs.
+    Returns:
+        Shape (*runs, samples*h*w, channels), e.g. (12544, 16); (*runs, samples, units) as it is.
+
+    >>> units_last(torch.zeros(2, 3, 4, 5)).shape
+    torch.Size([40, 3])
+    """
     if activation.ndim == batch_dims + 2:
         return activation
     return activation.movedim(batch_dims + 1, -1).flatten(batch_dims, -2)
@@ -70,8 +82,9 @@ def dormancy_score(activation: Tensor) -> Tensor:
     >>> dormancy_score(torch.tensor([[1.0, 0.0, 3.0], [1.0, 0.0, 1.0]]))
     tensor([1., 0., 2.])
     """
-    if activation.ndim < 2 or 0 in activation.shape:
-        raise ValueError(f"activations need shape (..., samples, units), none empty; got {tuple(activation.shape)}")
+    require_type("activation", activation, Tensor, "a tensor of shape (..., samples, units)")
+    fits = activation.ndim >= 2 and 0 not in activation.shape
+    require_shape(fits, "activation", activation, "(..., samples, units), none empty")
     size = activation.abs().mean(-2)
     return size / size.mean(-1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
 
@@ -90,13 +103,17 @@ def dormant_fraction(activation: Tensor, tau: float = 0.025) -> Tensor:
     >>> float(dormant_fraction(torch.tensor([[1.0, 0.0], [1.0, 0.01]]), tau=0.025))
     0.5
     """
-    if not tau >= 0:
-        raise ValueError(f"tau={tau}; it must be at least 0")
+    require_range("tau", tau, 0, kind=float)
     return (dormancy_score(activation) <= tau).float().mean(-1)
 
 
 def dead_units(activation: Tensor) -> Tensor:
-    """Units that never fire: max over samples at most 0. Shape (..., units), bool. Meant for ReLU.
+    """Units that never fire: max over samples at most 0. Meant for ReLU.
+
+    Args:
+        activation: shape (..., samples, units).
+    Returns:
+        Shape (..., units), bool.
 
     >>> dead_units(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
     tensor([ True, False])
@@ -105,8 +122,12 @@ def dead_units(activation: Tensor) -> Tensor:
 
 
 def reactivated(dead_before: Tensor, dead_after: Tensor) -> Tensor:
-    """Units dead at the first measurement and alive at the second; same shape, bool.
+    """Units dead at the first measurement and alive at the second.
 
+    Args:
+        dead_before, dead_after: of `dead_units`, shape (..., units), bool.
+    Returns:
+        The same shape, bool.
     Raises:
         ValueError: the two measurements have different shapes.
 
@@ -142,8 +163,7 @@ def row_flow(w: Tensor, S: Tensor, time: Tensor | float) -> Tensor:
     if w.ndim != 1 or S.shape != (len(w), len(w)):
         raise ValueError(f"w has shape {tuple(w.shape)}, S {tuple(S.shape)}; expected (in,) and (in, in)")
     s = torch.as_tensor(time, dtype=torch.float64)[..., None]
-    if not ((s >= 0) & (s <= 80)).all():
-        raise ValueError(f"time={time}; it must lie between 0 and 80")
+    require_that(((s >= 0) & (s <= 80)).all(), "time", time, "from 0 to 80")
     eigenvalues, vectors = torch.linalg.eigh(S.double())
     rate, c = 8 * (1 - eigenvalues), vectors.mT @ w.double()
     small = rate.abs() < 1e-12

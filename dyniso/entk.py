@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
+from .checks import require, require_range, require_shape, require_type
+
 METHODS = ("layerwise", "jacobian")
 TRANSIENT = 2**24  # entries of per-sample gradients formed at once: 64 MiB in float32, enough to keep a GPU busy
 
@@ -65,8 +67,8 @@ def empirical_ntk(
             [0., 0., 1., 0.],
             [0., 0., 0., 1.]])
     """
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+    require_type("model", model, nn.Module, "a module, called with the inputs: empirical_ntk(model, x)")
+    require("method", method, METHODS)
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError(f"{type(model).__name__} has no trainable parameter")
     if method == "jacobian":
@@ -374,16 +376,16 @@ def _copied_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _outputs(f: Tensor, samples: int) -> Tensor:
-    if f.ndim == 0 or len(f) != samples:
-        raise ValueError(f"the model maps {samples} samples to shape {tuple(f.shape)}; expected ({samples}, C)")
+    require_type("the model's output", f, Tensor, f"a tensor of shape ({samples}, C)")
+    require_shape(f.ndim and len(f) == samples, "the model's output", f, f"({samples}, C) for {samples} samples")
     return f.flatten(1) if f.ndim > 1 else f[:, None]
 
 
 def _split(x: Tensor, chunk: int | None) -> tuple[Tensor, ...]:
-    if x.ndim == 0 or len(x) == 0:
-        raise ValueError(f"inputs have shape {tuple(x.shape)}; expected (n, ...) with at least 1 sample")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk is {chunk}; it has to be at least 1 sample")
+    require_type("inputs", x, Tensor, "a tensor of shape (n, ...)")
+    require_shape(x.ndim and len(x), "inputs", x, "(n, ...) with at least 1 sample")
+    if chunk is not None:
+        require_range("chunk", chunk, 1)
     return x.detach().split(chunk or len(x))
 
 

@@ -11,13 +11,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .checks import require_shape, require_that, require_type
+
 
 def require_matrix(W: Tensor) -> None:
-    """Raise ValueError unless W is a non-empty floating-point tensor with at least two axes."""
-    if W.ndim < 2 or 0 in W.shape:
-        raise ValueError(f"a weight needs at least 2 non-empty axes (..., out, in); got shape {tuple(W.shape)}")
-    if not W.is_floating_point():
-        raise ValueError(f"a weight must be floating point; got {W.dtype}")
+    """Refuse what is no weight.
+
+    Args:
+        W: a weight, shape (..., out, in).
+    Raises:
+        TypeError: W is no tensor.
+        ValueError: W has fewer than two axes, an empty one, or is not floating point.
+
+    >>> require_matrix(torch.ones(3))
+    Traceback (most recent call last):
+    ValueError: W has shape (3,); expected at least 2 non-empty axes (..., out, in)
+    """
+    require_type("W", W, Tensor, "a tensor of shape (..., out, in)")
+    require_shape(W.ndim >= 2 and 0 not in W.shape, "W", W, "at least 2 non-empty axes (..., out, in)")
+    require_that(W.is_floating_point(), "W.dtype", W.dtype, "floating point")
 
 
 def as_matrix(weight: Tensor, batch_dims: int = 0) -> Tensor:
@@ -37,13 +49,22 @@ def as_matrix(weight: Tensor, batch_dims: int = 0) -> Tensor:
     >>> as_matrix(torch.zeros(5, 64, 32, 3, 3), batch_dims=1).shape
     torch.Size([5, 64, 288])
     """
-    if weight.ndim < batch_dims + 2:
-        raise ValueError(f"shape {tuple(weight.shape)} with batch_dims={batch_dims} is not a matrix or a kernel")
+    expected = f"a matrix or a kernel after batch_dims={batch_dims} axes"
+    require_shape(weight.ndim >= batch_dims + 2, "weight", weight, expected)
     return weight.flatten(batch_dims + 1) if weight.ndim > batch_dims + 2 else weight
 
 
 def smaller_gram(W: Tensor) -> Tensor:
-    """The m x m Gram matrix: W'W for tall and square W, WW' for wide W. Shape (..., m, m)."""
+    """The m x m Gram matrix: W'W for tall and square W, WW' for wide W.
+
+    Args:
+        W: shape (..., out, in), e.g. (8, 512, 784).
+    Returns:
+        Shape (..., m, m), m = min(out, in), e.g. (8, 512, 512).
+
+    >>> smaller_gram(torch.tensor([[1.0, 2.0]]))
+    tensor([[5.]])
+    """
     return W.mT @ W if W.shape[-2] >= W.shape[-1] else W @ W.mT
 
 
@@ -100,6 +121,14 @@ def spectrum(W: Tensor) -> Tensor:
 
     Below float64 they are the roots of the eigenvalues of the float64 Gram: an error of 1.5e-8 sigma_max, less than
     that of a float32 SVD.
+
+    Args:
+        W: shape (..., out, in), any float dtype.
+    Returns:
+        Shape (..., m), descending; float64 for float64, float32 otherwise.
+
+    >>> spectrum(torch.diag(torch.tensor([1.0, 3.0])))
+    tensor([3., 1.])
     """
     W = W.detach()
     if W.dtype == torch.float64:
@@ -108,21 +137,31 @@ def spectrum(W: Tensor) -> Tensor:
 
 
 def singular_values(W: Tensor) -> Tensor:
-    """Singular values in descending order, shape (..., m); float32 at least.
+    """Singular values in descending order.
 
+    Args:
+        W: shape (..., out, in), any float dtype and device.
+    Returns:
+        Shape (..., m), float32 at least, on W's device.
     Raises:
         ValueError: as `gram_deviation`, or W holds NaN or infinity (the message says how many entries).
+
+    >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
+    tensor([4., 3.])
     """
     require_matrix(W)
-    bad = W.numel() - int(torch.isfinite(W).sum())
-    if bad:
-        raise ValueError(f"{bad} of {W.numel()} entries are not finite in a weight of shape {tuple(W.shape)}")
+    bad = int((~torch.isfinite(W)).sum())
+    require_that(not bad, f"entries of W {tuple(W.shape)} that are not finite", bad, "none")
     return spectrum(W)
 
 
 def effective_rank(sigma: Tensor) -> Tensor:
-    """exp of the entropy of sigma/sum(sigma) over the last axis, shape (...,): from 1 to m; 0 if all are zero.
+    """exp of the entropy of sigma/sum(sigma) over the last axis.
 
+    Args:
+        sigma: singular values, or other numbers of at least 0, shape (..., m).
+    Returns:
+        Shape (...,), from 1 to m; 0 where all are zero, NaN where one is.
     Source: Roy and Vetterli 2007. The authors' later code uses sigma^2 in place of sigma.
 
     >>> round(float(effective_rank(torch.ones(4))), 4)
@@ -145,7 +184,16 @@ class SpectrumSummary(NamedTuple):
 
 
 def summarise_spectrum(sigma: Tensor) -> SpectrumSummary:
-    """`spectrum_summary` from singular values of shape (..., m) that are at hand already."""
+    """`spectrum_summary` from singular values that are at hand already.
+
+    Args:
+        sigma: shape (..., m), any order.
+    Returns:
+        SpectrumSummary, each field of shape (...,).
+
+    >>> float(summarise_spectrum(torch.tensor([2.0, 1.0])).mean)
+    1.5
+    """
     low, high = sigma.amin(-1), sigma.amax(-1)
     return SpectrumSummary(
         low, high, sigma.mean(-1), high / low, (sigma.square() - 1).square().mean(-1), effective_rank(sigma)
@@ -206,8 +254,8 @@ def conv_operator_singular_values(weight: Tensor, size: int | tuple[int, int]) -
     [1.0]
     """
     h, w = (size, size) if isinstance(size, int) else size
-    if weight.ndim < 4 or weight.shape[-2] > h or weight.shape[-1] > w:
-        raise ValueError(f"need a kernel (..., out, in, kh, kw) no larger than {(h, w)}; got {tuple(weight.shape)}")
+    fits = weight.ndim >= 4 and weight.shape[-2] <= h and weight.shape[-1] <= w
+    require_shape(fits, "weight", weight, f"a kernel (..., out, in, kh, kw) no larger than {(h, w)}")
     blocks = torch.fft.fft2(weight.detach().to(torch.promote_types(weight.dtype, torch.float32)), s=(h, w))
     sigma = torch.linalg.svdvals(blocks.movedim((-2, -1), (-4, -3)))  # (..., h, w, min(out, in))
     return sigma.flatten(-3).sort(dim=-1, descending=True).values

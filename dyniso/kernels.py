@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import require, require_range
+from .checks import require, require_range, require_shape, require_that, require_type
 from .isometry import effective_rank
 
 ASYMMETRY = 1e-3  # of the largest entry: above what TF32 matrix products leave in a symmetric kernel
@@ -150,7 +150,7 @@ def plasticity(theta: Tensor, steps: int | Tensor, step_size: float | Tensor | N
         else torch.as_tensor(step_size, dtype=lambdas.dtype, device=lambdas.device)
     )
     if not (eta > 0).all():
-        raise ValueError(f"step_size is {step_size}; it has to be positive")
+        raise ValueError(f"step_size={step_size}; it must be positive")
     left = (1 - eta[..., None] * lambdas).square()  # (..., N): fraction of the loss left along each direction, K = 1
     return (1 - (left[..., None, :] ** K.reshape(-1, 1)).mean(-1)).reshape(theta.shape[:-2] + K.shape)
 
@@ -313,8 +313,8 @@ def correlation_map(activation: str, c: float | Tensor) -> Tensor:
 
 def _whole_steps(steps: int | Tensor) -> Tensor:
     K = torch.as_tensor(steps)
-    if K.is_floating_point() or K.numel() == 0 or (K < 1).any():
-        raise ValueError(f"steps is {steps}; expected integers of at least 1")
+    whole = not K.is_floating_point() and K.numel() and (K >= 1).all()
+    require_that(whole, "steps", steps, "integers of at least 1")
     return K
 
 
@@ -328,9 +328,10 @@ def _positive(values: Tensor) -> Tensor:
 
 
 def _require_kernel(theta: Tensor) -> None:
+    require_type("theta", theta, Tensor, "a tensor of shape (..., N, N), e.g. empirical_ntk(model, x)")
     shape = tuple(theta.shape)
-    if theta.ndim < 2 or shape[-1] != shape[-2] or theta.numel() == 0:
-        raise ValueError(f"theta has shape {shape}; expected a non-empty square (..., N, N)")
+    square = theta.ndim >= 2 and shape[-1] == shape[-2] and theta.numel()
+    require_shape(square, "theta", theta, "a non-empty square (..., N, N)")
     if not theta.is_floating_point() or not torch.isfinite(theta).all():
         bad = theta.numel() - int(torch.isfinite(theta).sum())
         raise ValueError(f"theta ({theta.dtype}) has to be floating point and finite; {bad} entries are not finite")

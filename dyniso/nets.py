@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from .activations import CReLU, GroupSort, Householder, activation
-from .checks import require, require_range
+from .checks import require, require_range, require_shape, require_that, require_type
 from .isometry import as_matrix
 from .polar import newton_schulz, polar_factor
 
@@ -77,6 +77,7 @@ def orthogonal(module: nn.Module, method: str = "householder", steps: int = 30) 
     >>> torch.dist(layer.weight @ layer.weight.T, torch.eye(3)).item() < 1e-5
     True
     """
+    require_type("module", module, nn.Module, "a layer with a weight, e.g. nn.Linear(784, 512)")
     require("method", method, ORTHOGONAL_METHODS)
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim < 2:
@@ -108,8 +109,7 @@ def orthogonal_(weight: Tensor, gain: float = 1.0, generator: torch.Generator | 
     >>> torch.linalg.svdvals(W)
     tensor([2.0000, 2.0000])
     """
-    if weight.ndim != 2:
-        raise ValueError(f"weight has shape {tuple(weight.shape)}; orthogonal_ fills matrices (out, in)")
+    require_shape(weight.ndim == 2, "weight", weight, "a matrix (out, in)")
     return weight.copy_(nn.init.orthogonal_(_draw_buffer(weight, generator), gain, generator))
 
 
@@ -135,8 +135,8 @@ def delta_orthogonal_(kernel: Tensor, gain: float = 1.0, generator: torch.Genera
     (2.0, 2.0)
     """
     window = kernel.shape[2:]
-    if not window or any(size % 2 == 0 for size in window):
-        raise ValueError(f"kernel has shape {tuple(kernel.shape)}; it needs a window of odd sizes after (out, in)")
+    odd = window and all(size % 2 for size in window)
+    require_shape(odd, "kernel", kernel, "a window of odd sizes after (out, in)")
     kernel.zero_()
     centre = kernel
     for size in window:
@@ -220,7 +220,8 @@ def initialise(
     >>> [round(torch.linalg.svdvals(model[i].weight).max().item(), 4) for i in (0, 1)]
     [1.0, 0.01]
     """
-    require("init", scheme, INITS)
+    require_type("model", model, nn.Module, "a module: initialise(model)")
+    require("scheme", scheme, INITS)
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
     head = next((module for _, module in reversed(layers) if isinstance(module, nn.Linear)), None)
@@ -333,8 +334,7 @@ def cnn(
     depth, height, width = input_shape
     _require_sizes(channels=depth, height=height, width=width, outputs=outputs, stride=stride, kernel=kernel)
     _require_sizes(**{f"channels[{i}]": size for i, size in enumerate(channels)})
-    if kernel % 2 == 0:
-        raise ValueError(f"kernel is {kernel}; it has to be odd")
+    require_that(kernel % 2, "kernel", kernel, "odd")
     layers: list[nn.Module] = []
     for out in channels:
         before, conv_stride, more = DOWNSAMPLES[downsample](stride, height, width)
@@ -401,6 +401,7 @@ def _initialised(
     seed: int,
     generator: torch.Generator | None,
 ) -> nn.Sequential:
+    require("init", init, INITS)
     model = nn.Sequential(*layers)
     initialise(model, init, gain, _init_generator(seed) if generator is None else generator, head_gain)
     return model

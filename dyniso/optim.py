@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Adam
 
-from .checks import require, require_keys, require_range, require_type
+from .checks import require, require_keys, require_range, require_that, require_type
 from .pull import Bucket, IsometryDivergenceError, buckets, isometry_step
 
 __all__ = ["AdamO", "IsometryDivergenceError", "adamo_update", "isometry_groups", "isometry_step"]
@@ -236,7 +236,13 @@ class AdamO(Adam):
 
 
 def check_options(group: dict[str, Any]) -> None:
-    """Raise ValueError for a group whose isometry options are out of range; names value and what is allowed."""
+    """Refuse a parameter group whose isometry options are out of range.
+
+    Args:
+        group: with all of OPTIONS, "params" and "lr".
+    Raises:
+        ValueError: names the option, its value and what is allowed.
+    """
     strength, own_lr, batch_dims = group["isometry_strength"], group["isometry_lr"], group["batch_dims"]
     require_keys("a parameter group", (key for key in group if key.startswith("iso")), (*OPTIONS, "isometry_calls"))
     require_number("isometry_strength", strength)
@@ -252,8 +258,7 @@ def check_options(group: dict[str, Any]) -> None:
     if own_lr is not None:
         if group["coupled"]:
             raise ValueError(f"isometry_lr={own_lr} has no meaning with coupled=True: the penalty goes through Adam")
-        if isinstance(own_lr, Tensor) and own_lr.numel() != 1:
-            raise ValueError(f"isometry_lr of shape {tuple(own_lr.shape)}; it must be one number")
+        require_that(not isinstance(own_lr, Tensor) or own_lr.numel() == 1, "isometry_lr", own_lr, "one number")
         require_number("isometry_lr", own_lr)
     if not group["coupled"]:
         lr = float(group["lr"] if own_lr is None else own_lr)
@@ -266,7 +271,12 @@ def check_options(group: dict[str, Any]) -> None:
 
 
 def require_number(name: str, value: Any) -> None:
-    """Raise ValueError unless a number, or every entry of a tensor, is finite and at least 0."""
+    """Raise ValueError unless a number, or every entry of a tensor, is finite and at least 0.
+
+    >>> require_number("isometry_strength", torch.tensor([0.1, -1.0]))
+    Traceback (most recent call last):
+    ValueError: isometry_strength=-1.0; it must be a number from 0 to inf
+    """
     for number in value.flatten().tolist() if isinstance(value, Tensor) else [value]:
         require_range(name, number, 0, kind=float)
 
@@ -298,6 +308,7 @@ def isometry_groups(model: nn.Module, head: str | Sequence[str] = "exclude", **o
     require_keys("isometry_groups", options, (*OPTIONS, *ADAM_OPTIONS))
     modules = dict(model.named_modules())
     layers = [n for n, m in modules.items() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
+    require_type("head", head, (str, Sequence), "'exclude', 'include', or names of modules")
     if isinstance(head, str) and head in ("exclude", "include"):
         heads = set(layers[-1:]) if head == "exclude" else set()
     else:
@@ -314,7 +325,11 @@ def isometry_groups(model: nn.Module, head: str | Sequence[str] = "exclude", **o
 
 
 def is_regularised(module: nn.Module) -> bool:
-    """Whether a module's weight, reshaped to (out, in*k*...), is the matrix that acts on its (patches of) inputs."""
+    """Whether a module's weight, reshaped to (out, in*k*...), is the matrix that acts on its (patches of) inputs.
+
+    >>> is_regularised(nn.Linear(2, 3)), is_regularised(nn.ConvTranspose2d(2, 3, 3)), is_regularised(nn.Embedding(2, 3))
+    (True, False, False)
+    """
     if isinstance(module, nn.modules.conv._ConvNd):
         return not module.transposed and module.groups == 1 and not is_parametrized(module)
     return isinstance(module, nn.Linear) and not is_parametrized(module)

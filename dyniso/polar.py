@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import require, require_range
+from .checks import require, require_range, require_that
 from .isometry import require_matrix, smaller_gram
 
 Polynomial = tuple[float, ...]  # (a, b, c, ...) of the odd polynomial a sigma + b sigma^3 + c sigma^5 + ...
@@ -27,7 +27,17 @@ SCHEMES = (*POLAR_STEPS, "muon")
 
 
 def scale_below_one(W: Tensor) -> Tensor:
-    """W over the smaller of two upper bounds of its largest singular value: ||W||_F and sqrt(||W||_1 ||W||_inf)."""
+    """W over the smaller of two upper bounds of its largest singular value: ||W||_F and sqrt(||W||_1 ||W||_inf).
+
+    Args:
+        W: shape (..., out, in).
+    Returns:
+        Shape (..., out, in), all singular values at most 1; zeros stay zeros.
+
+    >>> scale_below_one(torch.diag(torch.tensor([2.0, 4.0])))
+    tensor([[0.5000, 0.0000],
+            [0.0000, 1.0000]])
+    """
     frobenius = torch.linalg.matrix_norm(W)
     row_column = (W.abs().sum(-1).amax(-1) * W.abs().sum(-2).amax(-1)).sqrt()
     bound = torch.minimum(frobenius, row_column).clamp_min(torch.finfo(W.dtype).tiny)
@@ -37,6 +47,10 @@ def scale_below_one(W: Tensor) -> Tensor:
 def bjorck_polynomial(order: int) -> Polynomial:
     """sigma (1 - t)^(-1/2), t = 1 - sigma^2, cut after t^order: p(1) = 1 with `order` vanishing derivatives.
 
+    Args:
+        order: at least 1.
+    Returns:
+        order + 1 coefficients, of degrees 1, 3, 5, ...
     Source: Bjorck and Bowie 1971. Order 1 is cubic Newton-Schulz, order 2 the quintic.
 
     >>> bjorck_polynomial(1), bjorck_polynomial(2)
@@ -55,6 +69,8 @@ def minimax_polynomial(lower: float, upper: float, terms: int) -> Polynomial:
     Args:
         lower, upper: 0 < lower <= 1 <= upper.
         terms: 2 for a cubic (p = c (3 r^2 sigma - sigma^3), 3 r^2 = lower^2 + lower upper + upper^2), 3 for a quintic.
+    Returns:
+        `terms` coefficients, of degrees 1, 3, 5, ...
     Source: Remez 1934; used so by Grishina et al. 2025 (arXiv 2506.10935) and Amsel et al. 2025 (arXiv 2505.16932).
 
     >>> [round(c, 4) for c in minimax_polynomial(0.1, 1, 2)]
@@ -77,6 +93,12 @@ def interval_polynomials(steps: int, lower: float, terms: int, cushion: float = 
         steps, lower, terms: as in `step_polynomials` and `minimax_polynomial`.
         cushion: each polynomial is designed on [max(lower, cushion upper), upper] and scaled so that the image of
             [lower, upper] is centred at 1. That keeps p(sigma)/sigma away from 0 inside a wide interval.
+    Returns:
+        One tuple of coefficients a step.
+    Source: as `minimax_polynomial`; the cushion is Polar Express's (arXiv 2505.16932).
+
+    >>> [[round(c, 2) for c in p] for p in interval_polynomials(2, 0.1, terms=2)]
+    [[3.96, -3.57], [1.85, -0.55]]
     """
     upper, found = 1.0, []
     for _ in range(steps):
@@ -117,8 +139,7 @@ def step_polynomials(scheme: str, steps: int, lower: float = 1e-3) -> tuple[Poly
     """
     require("scheme", scheme, SCHEMES)
     require_range("steps", steps, 1)
-    if not 0 < lower <= 1:
-        raise ValueError(f"lower is {lower}; it has to be in (0, 1]")
+    require_that(0 < lower <= 1, "lower", lower, "in (0, 1]")
     if scheme == "cans":
         return interval_polynomials(steps, lower, terms=2)
     if scheme == "polar_express":
@@ -157,6 +178,8 @@ def orthogonalise(W: Tensor, scheme: str, steps: int, lower: float = 1e-3) -> Te
     Args:
         W: shape (..., out, in).
         scheme, steps, lower: see `step_polynomials`.
+    Returns:
+        Shape (..., out, in), same dtype.
     Raises:
         ValueError: W has fewer than 2 axes, an empty axis, or is not floating point; or as `step_polynomials`.
 
@@ -169,7 +192,17 @@ def orthogonalise(W: Tensor, scheme: str, steps: int, lower: float = 1e-3) -> Te
 
 
 def newton_schulz(W: Tensor, steps: int = 30) -> Tensor:
-    """`orthogonalise` by X <- 1.5 X - 0.5 X X'X: 10 to 30 steps for a Gaussian matrix, most for a square one."""
+    """`orthogonalise` by X <- 1.5 X - 0.5 X X'X: 10 to 30 steps for a Gaussian matrix, most for a square one.
+
+    Args:
+        W: shape (..., out, in). steps: at least 1.
+    Returns:
+        Shape (..., out, in), same dtype; differentiable.
+
+    >>> newton_schulz(torch.diag(torch.tensor([3.0, 1.0]))).round(decimals=4)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
     return orthogonalise(W, "newton_schulz", steps)
 
 
@@ -192,8 +225,8 @@ def polar_factor(W: Tensor, method: str = "svd", tolerance: float | None = None)
     """
     require_matrix(W)
     require("method", method, ("svd", *POLAR_STEPS))
-    if not torch.isfinite(W).all():
-        raise ValueError(f"a weight of shape {tuple(W.shape)} holds entries that are not finite")
+    bad = int((~torch.isfinite(W)).sum())
+    require_that(not bad, "entries of W that are not finite", bad, "none")
     work = W.float() if W.dtype in (torch.float16, torch.bfloat16) else W
     if method == "svd":
         U, _, Vh = torch.linalg.svd(work, full_matrices=False)

@@ -91,7 +91,16 @@ class Bucket:
 
 
 def buckets(weights: Iterable[Tensor], scale: float | Tensor, batch_dims: int = 0) -> list[Bucket]:
-    """Group weights that can share one batched call (same shape, dtype, device)."""
+    """Group weights that can share one batched call.
+
+    Args:
+        weights, scale, batch_dims: as in `isometry_step`.
+    Returns:
+        One bucket for each combination of shape, dtype and device.
+
+    >>> [len(bucket.W) for bucket in buckets([torch.eye(2), torch.eye(3), torch.eye(2)], 0.1)]
+    [2, 1]
+    """
     by_kind: dict[Any, list[Tensor]] = defaultdict(list)
     for w in weights:
         by_kind[w.shape, w.dtype, w.device].append(w)

@@ -15,7 +15,11 @@ Array = NDArray[np.float64]
 
 
 def mean(values: Array) -> Array:
-    """Mean over the last axis: (..., seeds) -> (...)."""
+    """Mean over the last axis: (..., seeds) -> (...).
+
+    >>> mean(np.array([[1.0, 3.0], [5.0, 5.0]])).tolist()
+    [2.0, 5.0]
+    """
     return values.mean(-1)
 
 
@@ -76,7 +80,11 @@ def require_resampling(values: Array, axes: int, level: float, draws: int) -> No
 
 
 def ends(resampled: Array, level: float) -> tuple[Array, Array]:
-    """The middle `level` of the last axis: (..., draws) -> two of (...)."""
+    """The middle `level` of the last axis: (..., draws) -> two of (...).
+
+    >>> [round(float(end)) for end in ends(np.arange(101.0), 0.9)]
+    [5, 95]
+    """
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(resampled, [tail, 100 - tail], axis=-1)
     return low, high

@@ -59,8 +59,13 @@ __all__ = [
 
 
 def make(name: str, **settings: Any) -> Baseline:
-    """The method of a name, e.g. make("redo", threshold=0.1).
+    """The method of a name.
 
+    Args:
+        name: one of `CLASSES`.
+        settings: its fields that are not at their defaults.
+    Returns:
+        The method; `attach` puts it to work.
     Raises:
         ValueError: an unknown name or setting (suggests the nearest), or a value out of range.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import CReLU, GroupSort, Householder
-from ..checks import require_range
+from ..checks import require_range, require_type
 from ..dormancy import ACTIVATION_TYPES, units_last
 
 
@@ -224,6 +224,8 @@ def attach(baseline: Baseline, model: nn.Sequential, optimizer: Any = None, seed
     >>> bool(method.penalty() == sum(p.square().sum() for p in model.parameters()))
     True
     """
+    require_type("baseline", baseline, Baseline, "a method, e.g. attach(ReDo(), model, optimizer)")
+    require_type("model", model, nn.Module, "a module, e.g. attach(ReDo(), model, optimizer)")
     named = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     layers = [Layer(name, m.weight, m.bias) for name, m in named]
     method = Attached(baseline, layers, optimizer, model, [seed], elementwise=is_elementwise(model))
@@ -242,11 +244,16 @@ def attach(baseline: Baseline, model: nn.Sequential, optimizer: Any = None, seed
 
 
 def is_elementwise(model: nn.Module) -> bool:
-    """Whether every activation of the model acts on each unit alone."""
+    """Whether every activation of the model acts on each unit alone.
+
+    >>> is_elementwise(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), is_elementwise(GroupSort(2))
+    (True, False)
+    """
     return not any(isinstance(m, GroupSort | Householder | CReLU) for m in model.modules())
 
 
 def require_elementwise(net: Attached) -> None:
+    """Raise ValueError where an activation mixes units, for methods that replace single ones."""
     if not net.elementwise:
         raise ValueError(
             f"{type(net.baseline).__name__} replaces single units; MaxMin, GroupSort, Householder and CReLU mix them. "
@@ -255,5 +262,6 @@ def require_elementwise(net: Attached) -> None:
 
 
 def require_positive(baseline: Baseline, *names: str) -> None:
+    """Raise ValueError, naming field and value, unless these fields are numbers of at least 0."""
     for name in names:
         require_range(f"{type(baseline).__name__}.{name}", getattr(baseline, name), 0, kind=float)

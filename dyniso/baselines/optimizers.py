@@ -162,7 +162,15 @@ class PerRun:
 
 
 def forget(optimizer: Any) -> None:
-    """Clear what an optimizer has accumulated (moments and step counts); its settings stay."""
+    """Clear what an optimizer has accumulated (moments and step counts); its settings stay.
+
+    Args:
+        optimizer: torch's, or one of this module.
+
+    >>> p = torch.ones(1, requires_grad=True); p.grad = torch.ones(1)
+    >>> adam = torch.optim.Adam([p]); adam.step(); forget(adam); len(adam.state)
+    0
+    """
     for part in getattr(optimizer, "parts", None) or getattr(optimizer, "each", None) or ():
         forget(part)
     optimizer.state.clear()
