@@ -32,6 +32,19 @@ def require_matrix(W: Tensor) -> None:
     require_that(W.is_floating_point(), "W.dtype", W.dtype, "floating point")
 
 
+def require_finite(W: Tensor) -> None:
+    """`require_matrix`, and a ValueError that counts the entries that are NaN or infinite. Synchronises.
+
+    >>> require_finite(torch.tensor([[1.0, torch.nan]]))
+    Traceback (most recent call last):
+    ValueError: W has 1 of 2 entries that are not finite; shape (1, 2)
+    """
+    require_matrix(W)
+    bad = W.numel() - int(torch.isfinite(W).sum())
+    if bad:
+        raise ValueError(f"W has {bad} of {W.numel()} entries that are not finite; shape {tuple(W.shape)}")
+
+
 def as_matrix(weight: Tensor, batch_dims: int = 0) -> Tensor:
     """A weight as a stack of matrices: convolution kernels become (out, in*k*k), matrices stay as they are.
 
@@ -149,9 +162,7 @@ def singular_values(W: Tensor) -> Tensor:
     >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
     tensor([4., 3.])
     """
-    require_matrix(W)
-    bad = int((~torch.isfinite(W)).sum())
-    require_that(not bad, f"entries of W {tuple(W.shape)} that are not finite", bad, "none")
+    require_finite(W)
     return spectrum(W)
 
 

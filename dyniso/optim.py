@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Adam
 
-from .checks import require, require_keys, require_range, require_that, require_type
+from .checks import require, require_keys, require_range, require_shape, require_type
 from .pull import Bucket, IsometryDivergenceError, buckets, isometry_step
 
 __all__ = ["AdamO", "IsometryDivergenceError", "adamo_update", "isometry_groups", "isometry_step"]
@@ -258,7 +258,7 @@ def check_options(group: dict[str, Any]) -> None:
     if own_lr is not None:
         if group["coupled"]:
             raise ValueError(f"isometry_lr={own_lr} has no meaning with coupled=True: the penalty goes through Adam")
-        require_that(not isinstance(own_lr, Tensor) or own_lr.numel() == 1, "isometry_lr", own_lr, "one number")
+        require_shape(not isinstance(own_lr, Tensor) or own_lr.numel() == 1, "isometry_lr", own_lr, "one number")
         require_number("isometry_lr", own_lr)
     if not group["coupled"]:
         lr = float(group["lr"] if own_lr is None else own_lr)

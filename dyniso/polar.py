@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .checks import require, require_range, require_that
-from .isometry import require_matrix, smaller_gram
+from .isometry import require_finite, require_matrix, smaller_gram
 
 Polynomial = tuple[float, ...]  # (a, b, c, ...) of the odd polynomial a sigma + b sigma^3 + c sigma^5 + ...
 
@@ -223,10 +223,8 @@ def polar_factor(W: Tensor, method: str = "svd", tolerance: float | None = None)
     >>> bool(torch.allclose(Q, torch.eye(2), atol=1e-5))
     True
     """
-    require_matrix(W)
     require("method", method, ("svd", *POLAR_STEPS))
-    bad = int((~torch.isfinite(W)).sum())
-    require_that(not bad, "entries of W that are not finite", bad, "none")
+    require_finite(W)
     work = W.float() if W.dtype in (torch.float16, torch.bfloat16) else W
     if method == "svd":
         U, _, Vh = torch.linalg.svd(work, full_matrices=False)

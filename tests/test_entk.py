@@ -486,8 +486,11 @@ def test_layerwise_refuses_what_it_cannot_factor(build, message):
 
 
 CALL_ERRORS = {
-    "method": (lambda: empirical_ntk(nn.Linear(2, 2), torch.ones(1, 2), method="exact"), r"'exact' is not one of"),
-    "chunk": (lambda: empirical_ntk(nn.Linear(2, 2), torch.ones(1, 2), chunk=0), r"chunk is 0"),
+    "method": (
+        lambda: empirical_ntk(nn.Linear(2, 2), torch.ones(1, 2), method="exact"),
+        r"method='exact'; allowed are 'layerwise', 'jacobian'",
+    ),
+    "chunk": (lambda: empirical_ntk(nn.Linear(2, 2), torch.ones(1, 2), chunk=0), r"chunk=0"),
     "no samples": (lambda: backward_maps(nn.Linear(2, 2), torch.ones(0, 2)), r"\(0, 2\)"),
     "tokens": (lambda: feature_grams(nn.Linear(2, 2), torch.ones(3, 4, 2)), r"\(3, 4, 2\), not \(n, features\)"),
 }

@@ -499,7 +499,7 @@ def test_check_stability_looks_ahead_without_stepping_or_gradients():
         ({"isometry_lr": 0.1, "coupled": True}, "no meaning with coupled=True"),
         ({"isometry_strength": torch.ones(2)}, "does not fit batch_dims=0"),
         ({"isometry_strength": torch.ones(3), "batch_dims": 1}, "does not fit batch_dims=1"),
-        ({"isometry_lr": torch.ones(2)}, "isometry_lr of shape (2,); it must be one number"),
+        ({"isometry_lr": torch.ones(2)}, "isometry_lr has shape (2,); expected one number"),
         ({"isometry_strength": 300.0}, "= 0.3; it must be below 1/4"),
         ({"lr": -1.0}, "Invalid learning rate"),
         ({"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0"),

@@ -95,7 +95,7 @@ VALUES = {  # call, and what it says
     "dormant_fraction shape": (lambda: dyniso.dormant_fraction(torch.ones(3)), "activation has shape (3,); expected"),
     "gram_deviation shape": (lambda: dyniso.gram_deviation(torch.ones(3)), "W has shape (3,); expected at least 2"),
     "gram_deviation dtype": (lambda: dyniso.gram_deviation(EYE.int()), "W.dtype=torch.int32; it must be floating"),
-    "polar_factor nan": (lambda: dyniso.polar_factor(EYE / 0), "entries of W that are not finite=4"),
+    "polar_factor nan": (lambda: dyniso.polar_factor(EYE / 0), "W has 4 of 4 entries that are not finite"),
     "baselines.make": (lambda: baselines.make("redo", threshold=-1.0), f"ReDo.threshold=-1.0; {NUMBER}"),
     "baselines.attach": (lambda: baselines.attach(baselines.L2(), nn.Linear(2, 2)), "needs a hidden layer and a head"),
 }
