@@ -35,4 +35,4 @@ lock: ## write constraints.txt from pyproject.toml (needs uv; LOCK=--upgrade for
 	@$(TIMED) lock sh tools/lock.sh $(LOCK)
 
 clean: ## remove what was built; .venv stays
-	rm -rf build book/nb figures notebooks/figures .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build book/nb book/api figures notebooks/figures .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -112,9 +112,9 @@ def test_every_name_of_the_library_in_the_prose_exists(page: Path) -> None:
     text = page.read_text()
     for dotted in re.findall(r"`(dyniso(?:\.\w+)+)`", text):
         resolve(dotted)
-    for name, owner in re.findall(r"`(\w+)` of `(dyniso[\w.]+)`", text):
+    for name, owner in re.findall(r"`(\w+)` of (?:{py:\w+})?`(dyniso[\w.]+)`", text):
         assert name in inspect.signature(resolve(owner)).parameters, f"{owner} has no argument {name}"  # type: ignore[arg-type]
-    for name, owner in re.findall(r"`(\w+)` in `(dyniso[\w.]+[A-Z]\w+)`", text):
+    for name, owner in re.findall(r"`(\w+)` in (?:{py:\w+})?`(dyniso[\w.]+[A-Z]\w+)`", text):
         assert name in resolve(owner)._fields, f"{owner} has no field {name}"  # type: ignore[attr-defined]
 
 
@@ -125,10 +125,46 @@ def test_the_landing_page_s_code_runs() -> None:
         exec(compile(block, "book/index.md", "exec"), {})
 
 
-def test_table_of_contents_lists_the_notebooks_in_order() -> None:
+# ------------------------------------------------------------------------------------------- chapters and extras
+
+
+def toc_files() -> list[str]:
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
-    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    chapters = [file.removeprefix("nb/") for file in files if file.startswith("nb/")]
-    assert chapters == sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))
-    for page in (toc["root"], *(file for file in files if not file.startswith("nb/"))):
-        assert (ROOT / "book" / f"{page}.md").is_file()
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def chapters() -> set[str]:
+    return {path.stem for path in (ROOT / "notebooks").glob("*.py")}
+
+
+def test_table_of_contents_has_every_notebook_once_and_no_other() -> None:
+    listed = [file.removeprefix("nb/") for file in toc_files() if file.startswith("nb/")]
+    assert sorted(listed) == sorted(chapters())
+
+
+def test_every_other_page_of_the_table_of_contents_is_written_or_made() -> None:
+    written = {path.stem for path in prose()}
+    assert {file for file in toc_files() if "/" not in file} == written
+    assert [file for file in toc_files() if "/" in file and not file.startswith("nb/")] == ["api/index"]
+
+
+def test_a_chapter_s_name_carries_no_number() -> None:
+    assert not [name for name in chapters() if re.search(r"\d", name)]
+
+
+def test_nothing_but_the_table_of_contents_lists_the_chapters() -> None:
+    """So a chapter is put in the middle by two files: its notebook and the table of contents."""
+    for path in project_files():
+        if path.parent.name == "notebooks" or path.suffix not in (".py", ".md", ".toml", ".yml", ".sh", ""):
+            continue
+        text = path.read_text(encoding="utf-8", errors="ignore")
+        named = {name for name in chapters() if re.search(rf"(nb/|notebooks/|['\"]){name}\b", text)}
+        assert path.name == "_toc.yml" or len(named) <= len(chapters()) / 2, f"{path.relative_to(ROOT)}: {named}"
+
+
+def test_every_extra_that_the_code_or_the_documents_name_exists() -> None:
+    said = re.compile(r"dyniso\[([\w,]+)\]|require_extra\(\"(\w+)\"|-e \.\[([\w,]+)\]")
+    for path in project_files():
+        if path.suffix in (".py", ".md", ".toml", ".yml", ".sh"):
+            for groups in said.findall(path.read_text(encoding="utf-8")):
+                assert set(",".join(filter(None, groups)).split(",")) <= set(EXTRAS), path.relative_to(ROOT)

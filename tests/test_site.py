@@ -13,12 +13,18 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
+import dyniso
+from dyniso.study.sources import modules
+
 bs4 = pytest.importorskip("bs4")
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "build" / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
-PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+MODULES = {name: path for name, path in modules().items() if name not in ("dyniso", "dyniso.__main__")}
+REFERENCE = {f"api/{name}": name for name in MODULES}  # page -> module
+WRITTEN = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+PAGES = [*WRITTEN, *REFERENCE]
 CHAPTERS = [page for page in PAGES if page.startswith("nb/")]
 LOADING = {
     "script": "src",
@@ -62,11 +68,35 @@ def target(page: str, address: str) -> Path | None:
     return ((HTML / f"{page}.html").parent / unquote(parts.path)).resolve()
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", WRITTEN)
 def test_page_has_a_title_and_text(page: str) -> None:
     body = article(page)
     assert body.find("h1") is not None
     assert len(body.get_text(" ", strip=True)) > 200
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_two_places_on_a_page_have_the_same_id(page: str) -> None:
+    ids = [tag["id"] for tag in page_soup(page).find_all(id=True)]
+    assert sorted(ids) == sorted(set(ids))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_link_is_made_of_a_name_that_only_looks_like_an_address(page: str) -> None:
+    for link in article(page).find_all("a", href=re.compile("^https?://")):
+        assert not re.fullmatch(r"https?://" + re.escape(link.get_text(strip=True)) + "/?", link["href"]), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_script_declares_a_constant_twice(page: str) -> None:
+    written = " ".join(tag.get_text() for tag in page_soup(page).find_all("script", src=False))
+    names = re.findall(r"\bconst (\w+)", written)
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_opens_in_a_mode_that_the_theme_knows(page: str) -> None:
+    assert page_soup(page).body["data-default-mode"] in ("auto", "light", "dark")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -137,6 +167,55 @@ def test_no_markup_is_left_unrendered(page: str) -> None:
     assert not body.select(".problematic, .system-message")
 
 
+# ---------------------------------------------------------------------------------------------- library reference
+
+
+def public_names(path: Path) -> list[str]:
+    """The functions and classes at the top of a module that no underscore hides."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node.name for node in body if isinstance(node, kinds) and not node.name.startswith("_")]
+
+
+@pytest.mark.parametrize("page", REFERENCE)
+def test_every_public_name_of_a_module_is_on_its_page(page: str) -> None:
+    module = REFERENCE[page]
+    found = {tag["id"] for tag in article(page).find_all(id=True)}
+    assert {f"{module}.{name}" for name in public_names(MODULES[module])} <= found
+
+
+@pytest.mark.parametrize("page", REFERENCE)
+def test_every_page_of_the_reference_says_what_its_module_is_for(page: str) -> None:
+    body = article(page)
+    assert body.find("h1").get_text().rstrip("#") == REFERENCE[page].removeprefix("dyniso.")
+    assert len(body.find("p").get_text()) > 20
+
+
+def test_the_overview_leads_to_every_name_of_the_front_door_and_to_every_module() -> None:
+    links = {link.get_text(): unquote(link["href"]) for link in article("api/index").find_all("a", href=True)}
+    for name in dyniso.__all__:
+        if name != "__version__":
+            assert links[name].endswith(f".html#{getattr(dyniso, name).__module__}.{name}")
+    for page, module in REFERENCE.items():
+        assert links[module] == f"{page.removeprefix('api/')}.html#module-{module}"
+
+
+def test_no_text_of_a_docstring_is_lost_to_a_formula_or_an_example() -> None:
+    body = article("api/dyniso.isometry")
+    entry = body.find(id="dyniso.isometry.gram_deviation").find_parent("dl")
+    formula, example = [block.get_text() for block in entry.select("div.highlight pre")]
+    assert "R(W) = ||W'W - I||_F^2" in formula
+    assert example.startswith(">>> float(gram_deviation(torch.eye(3)))\n0.0\n")
+    heads = [head.get_text() for head in entry.select("dl.field-list > dt")]
+    assert heads == ["Arguments:", "Returns:", "Raises:", "Source:"]
+
+
+def test_the_general_index_lists_the_library() -> None:
+    soup = bs4.BeautifulSoup((HTML / "genindex.html").read_text(encoding="utf-8"), "html.parser")
+    listed = {unquote(urlsplit(link["href"]).fragment) for link in soup.select("table.indextable a")}
+    assert {f"dyniso.{home}.{name}" for name, home in dyniso._HOME.items()} <= listed
+
+
 # ------------------------------------------------------------------------------------------------------- chapters
 
 
@@ -179,6 +258,32 @@ def test_every_figure_is_numbered_and_links_to_the_points_it_shows(page: str) ->
         assert (
             target(page, link["href"]).read_bytes() == (ROOT / "book" / "nb" / "figures" / f"{name}.csv").read_bytes()
         )
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_every_observation_is_numbered_and_shows_what_was_checked(page: str) -> None:
+    cells = ["".join(cell["source"]) for cell in notebook(page)["cells"] if cell["cell_type"] == "markdown"]
+    written = re.findall(r"^:+\{prf:observation\}\n:label: (.+)$", "\n".join(cells), re.MULTILINE)
+    shown = article(page).select("div.proof.observation")
+    assert [block["id"] for block in shown] == written
+    for block in shown:
+        assert re.fullmatch(r"Observation [\d.A-Z]+", block.select_one(".caption-number").get_text(strip=True))
+        assert "✓" in block.get_text()
+        assert block.select_one("details pre").get_text(strip=True), f"{block['id']} does not say what was checked"
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_no_cell_of_code_is_removed_from_its_page(page: str) -> None:
+    shown = "\n".join(block.get_text() for block in article(page).select("div.cell_input pre"))
+    for cell in code_cells(page):
+        assert "".join(cell["source"]).strip() in shown
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_parameters_are_the_first_fold_of_their_chapter(page: str) -> None:
+    cells = [cell for cell in code_cells(page) if "parameters" in cell["metadata"].get("tags", [])]
+    for cell in cells:
+        assert article(page).select_one("details pre").get_text(strip=True) == "".join(cell["source"]).strip()
 
 
 @pytest.mark.parametrize("page", CHAPTERS)

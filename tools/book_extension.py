@@ -21,7 +21,8 @@ def skip_member(app: Sphinx, what: str, name: str, thing: Any, skip: bool, optio
     """Leave out the fields of a NamedTuple, which the signature has; keep functions and classes without docstring."""
     if str(getattr(thing, "__doc__", "")).startswith("Alias for field number"):
         return True
-    return None
+    shown = what == "module" and not name.startswith("_") and (inspect.isroutine(thing) or inspect.isclass(thing))
+    return False if shown else None
 
 
 def resolve(app: Sphinx, env: Any, node: pending_xref, content: nodes.Element) -> nodes.Node | None:
