@@ -35,12 +35,11 @@ def resolve(app: Sphinx, env: Any, node: pending_xref, content: nodes.Element) -
     name = node.get("reftarget", "").removeprefix("dyniso.")
     if node.get("refdomain") != "py":
         return None
+    found = None
     if name in dyniso._HOME:
-        target = f"dyniso.{dyniso._HOME[name]}.{name}"
-        return env.get_domain("py").resolve_xref(
-            env, node["refdoc"], app.builder, node["reftype"], target, node, content
-        )
-    return content if node["reftype"] == "obj" or in_signature(node) else None
+        target, domain = f"dyniso.{dyniso._HOME[name]}.{name}", env.get_domain("py")
+        found = domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], target, node, content)
+    return found or (content if node["reftype"] == "obj" or in_signature(node) else None)
 
 
 def in_signature(node: nodes.Node | None) -> bool:
