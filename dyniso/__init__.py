@@ -16,8 +16,9 @@ if TYPE_CHECKING:  # for editors, type checkers and `dyniso.study.sources`; a te
     from .isometry import gram_deviation, gram_deviation_grad, singular_values, spectrum_summary
     from .kernels import ntk_summary, plasticity
     from .nets import cnn, initialise, mlp, orthogonal
-    from .optim import AdamO, IsometryDivergenceError, adamo_update, isometry_groups, isometry_step
+    from .optim import AdamO, adamo_update, isometry_groups
     from .polar import orthogonalise, polar_factor
+    from .pull import IsometryDivergenceError, isometry_step
 
 __version__ = "0.1.0"
 
@@ -28,8 +29,9 @@ _MODULES = {  # name -> module; the same as above, for a name that is asked for
     "isometry": ("gram_deviation", "gram_deviation_grad", "singular_values", "spectrum_summary"),
     "kernels": ("ntk_summary", "plasticity"),
     "nets": ("cnn", "initialise", "mlp", "orthogonal"),
-    "optim": ("AdamO", "IsometryDivergenceError", "adamo_update", "isometry_groups", "isometry_step"),
+    "optim": ("AdamO", "adamo_update", "isometry_groups"),
     "polar": ("orthogonalise", "polar_factor"),
+    "pull": ("IsometryDivergenceError", "isometry_step"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

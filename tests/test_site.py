@@ -37,7 +37,7 @@ LOADING = {
     "video": "src",
     "audio": "src",
 }
-PRODUCERS = {"claim", "show", "stamp"}  # of dyniso.report.notebook: a cell that calls one has an output
+PRODUCERS = {"show", "stamp"}  # of dyniso.report.notebook: a cell that calls one has an output
 
 pytestmark = [
     pytest.mark.site,
@@ -247,11 +247,19 @@ def test_every_cell_ran_without_error(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", CHAPTERS)
-def test_cells_that_claim_show_or_stamp_have_outputs(page: str) -> None:
+def test_cells_that_show_or_stamp_have_outputs(page: str) -> None:
     producing = [cell for cell in code_cells(page) if calls("".join(cell["source"])) & PRODUCERS]
-    assert producing, "a chapter claims, shows or stamps something"
+    assert producing, "a chapter shows or stamps something"
     for cell in producing:
         assert cell["outputs"], f"no output of: {''.join(cell['source'])}"
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_below_a_cell_that_claims_stand_its_observations(page: str) -> None:
+    cells = notebook(page)["cells"]
+    for cell, below in zip(cells, [*cells[1:], None], strict=True):
+        if cell["cell_type"] == "code" and "claim" in calls("".join(cell["source"])):
+            assert "{prf:observation}" in "".join(below["source"]), f"nothing below {''.join(cell['source'])}"
 
 
 @pytest.mark.parametrize("page", CHAPTERS)
@@ -291,7 +299,7 @@ def test_no_cell_of_code_is_removed_from_its_page(page: str) -> None:
 def test_parameters_are_the_first_fold_of_their_chapter(page: str) -> None:
     cells = [cell for cell in code_cells(page) if "parameters" in cell["metadata"].get("tags", [])]
     for cell in cells:
-        assert article(page).select_one("details pre").get_text(strip=True) == "".join(cell["source"]).strip()
+        assert article(page).select_one("details pre").get_text().strip() == "".join(cell["source"]).strip()
 
 
 @pytest.mark.parametrize("page", CHAPTERS)

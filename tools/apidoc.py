@@ -127,10 +127,10 @@ def inline(text: str) -> str:
     >>> inline("`gram` of *all* runs, `a + b`s")
     ':py:obj:`gram` of \\\\*all\\\\* runs, ``a + b``\\\\ s'
     """
-    parts = re.split(r"(``[^`]+``|`[^`]+`)", text)
+    parts = re.split(r"(``[^`]+``|(?:\{[a-z:]+\})?`[^`]+`)", text)
     for index in range(1, len(parts), 2):
-        before, code, after = parts[index - 1][-1:], parts[index].strip("`"), parts[index + 1][:1]
-        marked = f":py:obj:`{code}`" if NAME.fullmatch(code) else f"``{code}``"
+        before, code, after = parts[index - 1][-1:], re.sub(r"^`+|`+$", "", parts[index]), parts[index + 1][:1]
+        marked = f":py:obj:`{code}`" if NAME.fullmatch(code) else f"``{code}{'`' * ('`' in code)}``"
         parts[index] = "\\ " * joins(before) + marked + "\\ " * joins(after)
     return "".join(part if index % 2 else escaped(part) for index, part in enumerate(parts))
 

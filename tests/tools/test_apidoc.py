@@ -101,3 +101,14 @@ def test_what_a_function_does_inside_is_no_part_of_the_reference() -> None:
 def test_what_the_reference_shows_is_part_of_it(change: tuple[str, str]) -> None:
     source = 'def f(x):\n    "Half."\n\nclass C:\n    max: float  # the largest\n'
     assert apidoc.interface(source) != apidoc.interface(source.replace(*change))
+
+
+def test_the_front_door_names_the_module_that_defines_what_it_gives() -> None:
+    import dyniso
+
+    for name, home in dyniso._HOME.items():
+        assert getattr(dyniso, name).__module__ == f"dyniso.{home}"
+
+
+def test_a_role_in_a_docstring_is_shown_as_written() -> None:
+    assert apidoc.inline("{prf:ref}`name` refers to it.") == "``{prf:ref}`name``` refers to it."
