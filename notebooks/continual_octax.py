@@ -35,7 +35,7 @@ from dyniso.report import arm_figures, arms, claims, figures, film, returns
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.report.results import Results
 from dyniso.stats import with_interval
-from dyniso.study import specs
+from dyniso.study import specs, store
 from dyniso.study.rl.agent import backbone
 from dyniso.study.rl.envs import random_return
 from dyniso.study.rl.games import native_actions
@@ -127,7 +127,7 @@ claim(
 # ## Scale
 
 # %% tags=["hide-input"]
-runs = results.frame.drop_duplicates(["method", "seed"])
+runs = store.read_compact(stored).drop_duplicates(["method", "seed"])
 steps, whole = (e.games.steps_per_game * e.games.visits for e in (stored, paper))
 rate = steps * len(runs) / float((runs["wall_s"] / runs["stacked_runs"].astype(int)).sum())
 
