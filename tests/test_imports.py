@@ -66,15 +66,7 @@ def test_study_imports_neither_report_nor_command(module):
     assert {m for m in imports(module) if storey(m) in ("report", "command")} == set()
 
 
-NOT_YET = {  # strict: passes once mended, and then this entry has to go
-    "dyniso.report.appendix.methods": "counts parameters of nets, and loads torch for it",
-}
-
-
-@pytest.mark.parametrize(
-    "module",
-    [pytest.param(m, marks=pytest.mark.xfail(strict=True, reason=NOT_YET[m])) if m in NOT_YET else m for m in REPORT],
-)
+@pytest.mark.parametrize("module", REPORT)
 def test_report_imports_no_torch_and_only_modules_that_load_none(module):
     assert "torch" not in packages(module)
     assert {m for m in imports(module) if storey(m) == "command" or loads_torch(m)} == set()
