@@ -13,7 +13,6 @@ from ..study.specs.reinforcement import SINGLE
 from . import arms, figures, returns
 from .results import Results
 from .styles import style_of
-from .styles import style_of
 
 THOUSANDS = FuncFormatter(lambda value, _: f"{value / 1000:.0f}k")
 

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from . import figures, suite
 from .results import Results
 from .styles import style_of
-from .styles import style_of
 
 MARKERS = "osD^v"
 
