@@ -162,6 +162,8 @@ claim(
     and overlap > 0.999
     and float((tight - formula).abs().max()) < 1e-9,
 )
+
+# %% tags=["hide-input"]
 twins = descended(torch.cat([w[None], w[None], V]), 0.01, 20_000)
 same, eps = float((twins[0] - twins[1]).abs().max()), twins.clone()
 eps[0] += 1e-6 * normal(16)
@@ -323,6 +325,8 @@ claim(
     f"Rescaling wakes none of the {dying}, whatever the bias.",
     all(n == dying for name in rescaling for n in outcome[name].values()),
 )
+
+# %% tags=["hide-input"]
 spectral, gram = outcome["spectral penalty"], outcome["Gram penalty (limit)"]
 claim(
     "spectral-penalty-wakes-a-shared-direction",
@@ -388,6 +392,8 @@ claim(
     f"{decayed['decayed at half the rate']} if it decays at half the rate, {decayed['decayed alike']} if it decays alike.",
     max(decayed["kept"], decayed["decayed at half the rate"]) < dying / 4 and decayed["decayed alike"] == dying,
 )
+
+# %% tags=["hide-input"]
 claim(
     "layernorm-undoes-a-shared-shift",
     f"All rows pushed by the negative mean: {silent(pushed)} of {width} units are dead, {silent(norm(pushed))} with LayerNorm before the "
@@ -526,6 +532,8 @@ claim(
     f"{woken['dead_rows_0.1']:.1%} of all units reactivate from one task to the next (Adam {woken['adam']:.1%}).",
     dead_end["dead_rows_0.1"] < 0.75 * dead_end["adam"],
 )
+
+# %% tags=["hide-input"]
 claim(
     "waking-alone-keeps-little",
     f"Waking alone keeps little plasticity: accuracy {accuracy['dead_rows_0.1']:.2f} with the pull on dead rows only (Adam "
@@ -539,6 +547,8 @@ claim(
     f"{dead_end['adamo_0.1']:.1%} and {accuracy['adamo_0.1']:.2f}.",
     dead_end["redo"] < dead_end["adamo_0.1"] and accuracy["redo"] < accuracy["adamo_0.1"] - 0.1,
 )
+
+# %% tags=["hide-input"]
 dead_on = results.means("dead", range(results.tasks("last")[0]))
 most = {name: results.by_task("dead", name).max() for name in ("adam", "layernorm")}
 awake = woken / dead_on

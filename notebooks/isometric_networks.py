@@ -121,6 +121,8 @@ claim(
     f"CReLU's Jacobian has $J^\\top J = I$ at 1,000 points, to {gap:.0e}; $JJ^\\top$ is not $I$: the width doubles.",
     gap < 1e-12,
 )
+
+# %% tags=["hide-input"]
 kept = {n: activation(n).double()(x).detach().norm(dim=1) / x.norm(dim=1) for n in (*NAMES[:5], "crelu")}
 gap = max(float((kept[n] - 1).abs().max()) for n in kept if n != "relu")
 claim(
@@ -362,6 +364,8 @@ claim(
     all(error["maxmin", w, d] < error["relu", w, d] for w, d in SIZES if d > 1)
     and error["maxmin", 64, 3] < error["maxmin", 8, 3],
 )
+
+# %% tags=["hide-input"]
 steep, scaled = (fitted("maxmin", scale=scale, steepness=3.0).error for scale in (1.0, 3.0))
 claim(
     "output-scale-carries-the-lipschitz-constant",
@@ -421,7 +425,7 @@ cosine, condition = (
     alike.pivot(index="layers", columns="group", values=column).loc[1:] for column in ("cosine", "condition")
 )
 claim(
-    "larger-groups-align-nets",
+    "larger-groups-align-inputs",
     f"Uncorrelated inputs have correlation {cosine[2][1]:.2f} after one layer with groups of 2, {cosine[4][1]:.2f} with 4, {cosine[8][1]:.2f} with 8, "
     f"{cosine[32][1]:.2f} with 32, {cosine[128][1]:.2f} with one group.",
     abs(cosine[2][1] - 1 / np.pi) < 0.02 and bool((cosine.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)),
@@ -432,6 +436,8 @@ claim(
     f"{condition[128][1]:.1e} with one group after 1 layer; {condition[2][8]:.1e}, {condition[8][8]:.1e} and {condition[128][8]:.1e} after 8.",
     bool((condition.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)),
 )
+
+# %% tags=["hide-input"]
 first = condition.loc[1] / alike[alike["layers"] == 0].set_index("group")["condition"]
 later = condition.loc[8] / condition.loc[1]
 claim(

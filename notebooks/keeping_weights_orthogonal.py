@@ -119,6 +119,8 @@ claim(
     f"Near isometry Björck's maps of degree 3, 5, 7, 9 reach 1e-6 in {', '.join(str(near[s]) for s in SCHEMES[:4])} iterations.",
     max(near[s] for s in SCHEMES[:4]) <= 6,
 )
+
+# %% tags=["hide-input"]
 first, last = cold["polar_express"], curves["cold", "newton_schulz"]
 claim(
     "polar-express-is-first-from-cold",
@@ -303,6 +305,8 @@ claim(
     "the root of 2.",
     abs(rms[wider] - 2**0.5) < 1e-9,
 )
+
+# %% tags=["hide-input"]
 claim(
     "many-outputs-make-it-uniform",
     f"With at least $C_{{in}}k^2$ outputs the operator is uniform: all values {float(operators[64, 2, 3].mean()):.3f} $= k$ at stride 1, and "

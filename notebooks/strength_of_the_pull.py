@@ -198,6 +198,8 @@ claim(
     f"{kept[0.9]:.0%} at 0.9.",
     kept[0.1] > 0.9 and kept[0.2] > 0.75 and kept[0.9] < 0.5,
 )
+
+# %% tags=["hide-input"]
 claim(
     "tolerance-bounds-the-cost-only",
     f"But $\\delta$ bounds the cost and does not decide it: at 0.5 the six $P_{{10}}$ lie between {table.loc[0.5].min():.2f} and "
@@ -323,7 +325,7 @@ show(
     name="fig-strength-law",
     caption=f"White updates against the isometry step, square matrices of size {width}, averages over the last two thirds of {steps:,} steps, one run "
     f"(seed {seed}) for each $q$. Top: {{eq}}`eq-strength-law`, and the defect. Bottom: extreme singular values.",
-    alt="Top: the measured moments lie on the law over two orders of magnitude; the defect follows and lies above it at large q. Bottom: the extremes follow one "
+    alt="Top: the measured moments lie on the law over two orders of magnitude; the defect follows and lies below it at large q. Bottom: the extremes follow one "
     "plus or minus the square root of q up to about 0.1; the smallest value is near zero from 0.3 on.",
 )
 
@@ -454,6 +456,8 @@ claim(
         for f in fits.values()
     ),
 )
+
+# %% tags=["hide-input"]
 short_by = needed["strength"] / needed["noisy"]
 claim(
     "noise-law-asks-too-little",

@@ -410,6 +410,8 @@ claim(
     f"Of {int((~on_line).sum()):,} points off the lines, {wrong} end otherwise than the three lines say.",
     wrong == 0,
 )
+
+# %% tags=["hide-input"]
 claim(
     "signs-lost-near-the-limit",
     f"{int(flipped.sum())} points lose their sign, all at $\\sigma^2 > 1 + 1/4c$: they settle at an isometry that is not the nearest.",
