@@ -1,14 +1,14 @@
-"""Contracts of continual PPO: the declared experiments, what happens at a change of game, and runs that are stopped."""
+"""Contracts of continual PPO on games: rows, random numbers, and runs that are stopped."""
 
 import copy
 import math
-from dataclasses import fields, replace
-from itertools import pairwise
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny_games import CPU, RESUMED, SEEDS, TINY, arm, only
 from tqdm import tqdm
 
 from dyniso.study import runner
@@ -20,51 +20,11 @@ from dyniso.study.rl.envs import EVALUATE, PROBE, TRAIN
 from dyniso.study.rl.player import Player
 from dyniso.study.rl.sequence import visit
 from dyniso.study.rl.train import Log, last_met, train_group
-from dyniso.study.specs import REINFORCEMENT, TIERS, GameExperiment, Method, digest
-from dyniso.study.specs.reinforcement import OBSERVATIONS, PPO, PULL, SINGLE, Games, PolicyNet, arms
+from dyniso.study.specs import GameExperiment, Method
+from dyniso.study.specs.reinforcement import Games
 from dyniso.study.stack import Run
 
-CPU = torch.device("cpu")
 STACKED = 5e-3  # float32: a batched product rounds otherwise than a single one, over 16 steps of Adam at 1e-2
-CASES = [(name, tier) for name in REINFORCEMENT for tier in TIERS]
-every_case = pytest.mark.parametrize(("name", "tier"), CASES)
-
-TINY = GameExperiment(
-    "tiny",
-    "two games, two updates in each",
-    "smoke",
-    Games(names=("breakout", "space_invaders"), cycles=1, steps_per_game=256, max_episode_steps=15),
-    PolicyNet(width=8, depth=2),
-    PPO(envs=8, steps=16, epochs=2, minibatches=2),
-    (Method("adam", "Adam", lr=1e-2, reset_optimizer=True),),
-    seeds=(0, 3),  # in different games at every time: one run of 8 environments a game everywhere, compiled once
-    curve=2,
-    evaluation_envs=8,
-    probe=64,
-)
-CONVOLUTIONAL = replace(
-    TINY,
-    games=Games("octax", ("brix",), steps_per_game=256, permute_channels=False),
-    net=PolicyNet(width=8, depth=2, backbone=(4, 4, 4)),
-)
-SEEDS = TINY.seeds
-ACTING = {  # settings with which a method acts within a few steps
-    "redo": dict(settings=(("every", 3), ("threshold", 0.5))),
-    "l2_init": dict(settings=(("strength", 0.1),)),
-    "spectral": dict(settings=(("strength", 0.1),)),
-}
-RESUMED = ("adam", "adam_kept", "adamo", "maxmin_adamo_no_bias", "l2_init", "nap", "spectral", "redo", "layernorm")
-RESUMED += ("crelu", "shrink_perturb", "fire", SINGLE)
-
-
-def arm(name: str) -> Method:
-    """A declared arm, with a rate and settings that show within a few updates."""
-    (found,) = [m for m in arms(1e-2, 1.0) if m.name == name]
-    return replace(found, **ACTING.get(name, {}))
-
-
-def only(*names: str, **changes) -> GameExperiment:
-    return replace(TINY, methods=tuple(arm(name) for name in names), **changes)
 
 
 def rows_of(experiment: GameExperiment, tmp_path, seeds=SEEDS) -> list[pd.DataFrame]:
@@ -78,45 +38,6 @@ def value(rows: pd.DataFrame, metric: str, task: int, layer: str = "") -> float:
     return found
 
 
-# ------------------------------------------------------------------------------------------ declared experiments
-
-
-@pytest.mark.parametrize(
-    ("make", "parts"),
-    [
-        (lambda: replace(TINY, games=replace(TINY.games, steps_per_game=300)), ["=300", "= 128", "256 and 384"]),
-        (lambda: replace(TINY, games=replace(TINY.games, steps_per_game=100)), ["=100", "nearest are 128 and 128"]),
-        (lambda: Games(names=("breakuot",)), ["games.names='breakuot'", "did you mean 'breakout'"]),
-        (lambda: Games(names=("brix",)), ["games.names='brix'", "'asterix'"]),
-        (lambda: Games(names=()), ["games.names=()", "at least one"]),
-        (lambda: Games(names=("breakout", "breakout")), ["each once"]),
-        (lambda: Games(suite="atari"), ["games.suite='atari'", "'minatar', 'octax'"]),
-        (lambda: Games(order="random"), ["games.order='random'", "'shuffled', 'fixed'"]),
-        (lambda: Games(sticky=1.5), ["games.sticky=1.5", "from 0 to 1"]),
-        (lambda: Games(max_episode_steps=0), ["games.max_episode_steps=0"]),
-        (lambda: Games("octax", ("brix",)), ["games.permute_channels=True", "octax"]),
-        (lambda: PPO(envs=8, steps=8, minibatches=5), ["ppo.minibatches=5", "envs * steps = 64", "8 does"]),
-        (lambda: PPO(gamma=1.01), ["ppo.gamma=1.01", "from 0 to 1"]),
-        (lambda: PPO(clip_by="size"), ["ppo.clip_by='size'", "'norm', 'value'"]),
-        (lambda: PPO(time_limit="ignore"), ["ppo.time_limit='ignore'", "'bootstrap', 'terminate'"]),
-        (lambda: PolicyNet(backbone=(8, 8)), ["net.backbone=(8, 8)", "three"]),
-        (lambda: replace(TINY, net=CONVOLUTIONAL.net), ["net.backbone=(4, 4, 4)", "'minatar'", "octax"]),
-        (lambda: replace(CONVOLUTIONAL, net=TINY.net), ["net.backbone=()", "'octax'"]),
-        (lambda: replace(TINY, probe=32), ["probe=32", "from 64 to 128"]),
-        (lambda: replace(TINY, probe=129), ["probe=129", "from 64 to 128"]),
-        (lambda: replace(TINY, curve=3), ["curve=3", "from 1 to 2"]),
-        (lambda: replace(TINY, evaluate="some"), ["evaluate='some'", "'current', 'all'"]),
-        (lambda: replace(TINY, methods=(Method("s", "s", "sgd"),)), ["s: ", "'adam' or 'adamo'"]),
-        (lambda: replace(TINY, methods=(Method("c", "c", schedule="cosine"),)), ["c: ", "schedule"]),
-        (lambda: replace(TINY, seeds=(1, 1)), ["seeds=(1, 1)"]),
-    ],
-)
-def test_wrong_value_is_an_error_that_names_it_and_what_is_allowed(make, parts):
-    with pytest.raises(ValueError) as raised:
-        make()
-    assert [p for p in parts if p not in str(raised.value)] == []
-
-
 def test_setting_that_a_baseline_refuses_is_an_error_before_any_game_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(player_module, "Envs", None)
     monkeypatch.setattr(train, "train_group", None)
@@ -124,187 +45,6 @@ def test_setting_that_a_baseline_refuses_is_an_error_before_any_game_is_made(tmp
     with pytest.raises(ValueError, match=r"thresold.*did you mean 'threshold'"):
         runner.run(replace(TINY, methods=(wrong,)), "cpu", tmp_path)
     assert list(tmp_path.rglob("*.*")) == []
-
-
-@every_case
-def test_registered_experiment_knows_its_own_name_and_tier_and_makes_its_agents(name, tier):
-    registered = REINFORCEMENT[name][tier]
-    assert (registered.name, registered.tier) == (name, tier)
-    shape = OBSERVATIONS[registered.games.suite]
-    shape = (math.prod(shape),) if registered.games.suite == "minatar" else shape
-    for method in registered.methods:
-        agent = Agent(registered, [Run(method, 0)], shape, CPU)
-        logits, values = agent(torch.zeros(1, 2, *shape, dtype=torch.bool))
-        assert (logits.shape, values.shape) == ((1, 2, 6), (1, 2))
-
-
-@every_case
-def test_every_registered_experiment_has_a_fresh_agent_to_normalise_by_and_says_where_its_values_come_from(name, tier):
-    registered = REINFORCEMENT[name][tier]
-    assert registered.method(SINGLE).settings == (("layers", "all"),)
-    assert {"games", "net", "ppo", "methods"} <= dict(registered.sources).keys()
-    assert all(text.strip() for source in registered.sources for text in source)
-
-
-@pytest.mark.parametrize("name", REINFORCEMENT)
-def test_heavier_tiers_are_no_smaller_in_any_size(name):
-    def sizes(e):
-        return (e.tasks, e.games.steps_per_game, e.net.width, e.ppo.batch, len(e.seeds), len(e.methods), e.curve)
-
-    for light, heavy in pairwise(REINFORCEMENT[name][tier] for tier in TIERS):
-        assert all(a <= b for a, b in zip(sizes(light), sizes(heavy), strict=True))
-        assert {m.name for m in light.methods} <= {m.name for m in heavy.methods}
-
-
-def test_no_two_runs_of_the_registry_share_a_digest():
-    everything = [(REINFORCEMENT[n][t], m) for n, t in CASES for m in REINFORCEMENT[n][t].methods]
-    assert len({digest(e, m) for e, m in everything}) == len(everything)
-
-
-OTHER = {
-    Games: dict(suite="octax", names=("breakout",), cycles=3, steps_per_game=512, order="fixed")
-    | dict(permute_channels=False, invalid_action="noop", sticky=0.25, noop_starts=30, max_episode_steps=None),
-    PolicyNet: dict(width=10, depth=3, gain=1.0, backbone=(4, 4, 4), frames_as_rows=False),
-    PPO: dict(envs=16, steps=8, epochs=3, minibatches=4, gamma=0.9, gae_lambda=0.9, clip=0.1, clip_value=False)
-    | dict(entropy=0.0, value_weight=1.0, clip_gradient=1.0, clip_by="value", normalise_advantages=False)
-    | dict(anneal=True, eps=1e-8, time_limit="terminate"),
-    GameExperiment: dict(name="other", curve=1, evaluation_envs=4, evaluate="all", probe=65),
-}
-UNTOLD = {GameExperiment: {"title", "tier", "games", "net", "ppo", "methods", "seeds", "sources"}}
-
-
-@pytest.mark.parametrize("kind", OTHER)
-def test_table_of_changes_has_every_field_that_decides_a_result(kind):
-    assert {f.name for f in fields(kind)} - UNTOLD.get(kind, set()) == set(OTHER[kind])
-
-
-@pytest.mark.parametrize(("kind", "field"), [(k, f) for k, changes in OTHER.items() for f in changes])
-def test_digest_changes_with_every_setting_that_decides_a_result(kind, field):
-    changed = copy.deepcopy(TINY)
-    part = {Games: changed.games, PolicyNet: changed.net, PPO: changed.ppo, GameExperiment: changed}[kind]
-    assert getattr(part, field) != OTHER[kind][field]
-    object.__setattr__(part, field, OTHER[kind][field])  # one field alone need not be valid
-    assert digest(changed, TINY.methods[0]) != digest(TINY, TINY.methods[0])
-
-
-def test_digest_stays_with_seeds_company_and_labels():
-    adam = TINY.methods[0]
-    same = replace(TINY, seeds=(9,), methods=(replace(adam, label="other"), arm("fire")), title="other")
-    assert digest(same, same.methods[0]) == digest(TINY, adam)
-
-
-# ---------------------------------------------------------------------------------------------- a change of game
-
-
-def agent_of(name: str, experiment: GameExperiment = TINY, seeds=(0, 1), steps: int = 2) -> Agent:
-    """Agents that have made some steps on noise."""
-    shape = OBSERVATIONS["octax"] if experiment.net.backbone else (1000,)
-    agent = Agent(experiment, [Run(arm(name), s) for s in seeds], shape, CPU)
-    generator = torch.Generator().manual_seed(5)
-    for _ in range(steps):
-        logits, values = agent(torch.rand(len(seeds), 32, *shape, generator=generator) < 0.1)
-        agent.update(logits.square().mean((1, 2)) + (values - 1).square().mean(1))
-    return agent
-
-
-def penalty(agent: Agent) -> float:
-    """What the method adds to the loss of all runs."""
-    return sum(attached.penalty().sum().item() for attached in agent.attached.values())
-
-
-def copies(agent: Agent) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in agent.params.items()}
-
-
-@pytest.mark.parametrize("name", RESUMED)
-def test_adams_state_is_cleared_at_a_change_of_game_only_where_the_method_says_so(name):
-    agent = agent_of(name)
-    assert len(agent.optimizer.state) == len(agent.params)
-    agent.new_task(1)
-    assert bool(agent.optimizer.state) == (name == "adam_kept")
-
-
-@pytest.mark.parametrize("name", ["adam", "adamo", "l2_init", "nap", "spectral", "redo", "layernorm", "crelu"])
-def test_weights_stay_at_a_change_of_game(name):
-    agent = agent_of(name)
-    before = copies(agent)
-    agent.new_task(1)
-    assert all(torch.equal(p, before[n]) for n, p in agent.params.items())
-
-
-def test_anchor_of_l2_init_stays_at_the_first_weights():
-    fresh, agent = agent_of("l2_init", steps=0), agent_of("l2_init")
-    agent.new_task(1)
-    moved = [agent.params[name].detach() - p.detach() for name, p in fresh.params.items()]
-    assert penalty(fresh) == 0
-    assert all(p.any() for p in moved)
-    torch.testing.assert_close(penalty(agent), 0.1 / 2 * sum(p.square().sum().item() for p in moved))
-
-
-def test_norms_of_nap_stay_those_of_the_first_weights():
-    fresh, agent = agent_of("nap", steps=0), agent_of("nap")
-    agent.new_task(1)
-    for part in ("actor", "critic"):
-        *hidden, head = agent.parts[part].linear_maps()
-        for layer in hidden:
-            start = fresh.params[f"{part}.{layer.name}.weight"]
-            assert not torch.equal(layer.weight, start)
-            torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), start.flatten(1).norm(dim=1))
-        moved = head.weight.flatten(1).norm(dim=1) - fresh.params[f"{part}.{head.name}.weight"].flatten(1).norm(dim=1)
-        assert (moved.abs() > 1e-4).all()
-
-
-@pytest.mark.parametrize("experiment", [TINY, CONVOLUTIONAL], ids=["minatar", "octax"])
-def test_fresh_agent_is_drawn_by_the_law_of_the_first_and_differs_in_every_visit(experiment):
-    fresh, agent = agent_of(SINGLE, experiment, steps=0), agent_of(SINGLE, experiment)
-    drawn = [copies(fresh)]
-    for number in (1, 2):
-        agent.new_task(number)
-        drawn.append(copies(agent))
-    for name, start in drawn[0].items():
-        others = [d[name] for d in drawn[1:]]
-        if not start.any():
-            assert not any(p.any() for p in others), name  # biases that start at zero
-            continue
-        assert not (start == others[0]).any() and not (others[0] == others[1]).any(), name
-        if not name.startswith("backbone"):  # orthogonal, with the gain of its place
-            expected = torch.linalg.svdvals(start)
-            assert all(torch.allclose(torch.linalg.svdvals(p), expected, atol=1e-5) for p in others), name
-
-
-def test_fire_makes_hidden_weights_orthogonal_up_to_its_scale_and_leaves_heads():
-    agent = agent_of("fire")
-    before = copies(agent)
-    agent.new_task(1)
-    for part in ("actor", "critic"):
-        *hidden, head = agent.parts[part].linear_maps()
-        for layer in hidden:
-            out, inputs = layer.weight.shape[1:]
-            sigma = torch.linalg.svdvals(layer.weight.detach()) / math.sqrt(out / inputs)
-            torch.testing.assert_close(sigma, torch.ones_like(sigma), rtol=0, atol=2e-2)
-        assert torch.equal(head.weight, before[f"{part}.{head.name}.weight"])
-
-
-def test_pull_leaves_convolutions_heads_and_biases():
-    agent = agent_of("adamo", CONVOLUTIONAL, steps=0)
-    expected = [f"{part}.{layer}.weight" for part in ("actor", "critic") for layer in (1, 3)]
-    before = copies(agent)
-    for p in agent.params.values():
-        p.grad = torch.zeros_like(p)
-    agent.optimizer.step()
-    assert [name for name, p in agent.params.items() if not torch.equal(p, before[name])] == expected
-    assert agent.regularised() == expected
-
-
-@pytest.mark.parametrize("name", RESUMED)
-def test_diverged_agent_harms_no_other_at_a_change_of_game(name):
-    agents = agent_of(name), agent_of(name)
-    agents[0].give_up([0])
-    for agent in agents:
-        agent.new_task(1)
-    for p, q in zip(agents[0].params.values(), agents[1].params.values(), strict=True):
-        assert torch.equal(p[1], q[1])
-    assert agents[0].finite().tolist() == [name == SINGLE, True]  # a fresh agent lives again
 
 
 def test_other_game_is_evaluated_with_the_channels_it_was_last_met_with():
@@ -595,14 +335,3 @@ def test_resumed_run_makes_only_the_updates_that_are_left(games, tmp_path, monke
     monkeypatch.setattr(train, "advance", lambda *a: (made.append((a[1].index, a[3])), original(*a))[1])
     runner.run(TINY, "cpu", tmp_path, progress=False)
     assert made == [(0, 1), (1, 0), (1, 1)]
-
-
-@pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.parametrize("suite", REINFORCEMENT)
-def test_adamo_pulls_as_far_in_a_visit_as_in_the_authors_scripts(suite, tier):
-    experiment = REINFORCEMENT[suite][tier]
-    updates = experiment.iterations * experiment.ppo.epochs * experiment.ppo.minibatches
-    pulled = [m for m in experiment.methods if m.isometry_strength]
-    assert pulled
-    for method in pulled:
-        assert method.lr * method.isometry_strength * updates == pytest.approx(PULL[suite], rel=0.01)
