@@ -89,7 +89,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                 action="store_true",
                 help="join the runs into data/results; those that it has already are not run",
             )
-            command.add_argument("--quiet", action="store_true", help="no progress bar")
+            command.add_argument(
+                "--quiet", action="store_true", help="no progress bar, and no word of what is stored already"
+            )
             command.add_argument("--shard", default="0/1", help="i/n: every n-th group of runs from the i-th on")
             command.add_argument("--time-budget", type=float, help="seconds after which to save, stop, and exit with 3")
         if name == "figure":
@@ -156,7 +158,7 @@ def command_run(options: argparse.Namespace) -> int:
     from .study import runner
     from .study.checkpoint import OutOfTime
 
-    if not options.fresh:
+    if not (options.fresh or options.quiet):
         say_what_is_reused(experiment, options.compact)
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(1)  # two threads beside another busy process are tens of times slower

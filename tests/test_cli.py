@@ -178,6 +178,16 @@ def test_spent_time_budget_is_one_line_and_exit_code_3_and_the_same_command_goes
     assert "small, tier smoke" in capsys.readouterr().out
 
 
+def test_run_says_what_is_stored_already_unless_it_is_to_be_quiet(home, capsys):
+    call = ["run", "small", "--device", "cpu"]
+    main([*call, "--quiet"])
+    assert capsys.readouterr().err == ""
+    main(call)
+    assert "dyniso: stored already, of 4 runs: 4 in" in capsys.readouterr().err
+    main([*call, "--quiet"])
+    assert capsys.readouterr().err == ""
+
+
 def test_two_shards_together_run_everything(home, capsys):
     for shard in ("0/2", "1/2"):
         assert main(["run", "small", "--device", "cpu", "--quiet", "--shard", shard]) == 0
