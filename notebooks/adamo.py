@@ -491,7 +491,7 @@ claim(
 # %% [markdown]
 # ## In your own code
 #
-# Two lines change. `isometry_groups` leaves biases, norms, embeddings and the output head to plain Adam.
+# Two lines change. {py:func}`isometry_groups <dyniso.isometry_groups>` leaves biases, norms, embeddings and the output head to plain Adam.
 
 # %%
 images, test = data.load("mnist-small"), data.load("mnist-small", "test")

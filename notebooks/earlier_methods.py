@@ -83,7 +83,7 @@ claim(
 # %% [markdown]
 # ## The methods, as classes
 #
-# Each method is one small class of `dyniso.baselines`, for a net of yours and for stacked runs alike:
+# Each method is one small class of {py:mod}`dyniso.baselines`, for a net of yours and for stacked runs alike:
 
 # %%
 model = mlp(784, 10, width=64, depth=2)

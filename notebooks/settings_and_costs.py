@@ -121,7 +121,7 @@ claim(
 # %% [markdown]
 # ## The methods
 #
-# A method is an optimizer and a learning rate, and what it adds: other layers, or a class of `dyniso.baselines` beside
+# A method is an optimizer and a learning rate, and what it adds: other layers, or a class of {py:mod}`dyniso.baselines` beside
 # the optimizer. What it does not set is at the default of that class, which is shown too.
 
 # %% tags=["hide-input"]

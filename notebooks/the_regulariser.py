@@ -244,7 +244,7 @@ claim("vectors-are-not-touched", "A vector is not touched at strength 1, bit for
 # * a small $\sigma$ grows only as $e^{4s}$, and an exact zero stays zero;
 # * a large one meets a wall, $\sigma' \approx -4\sigma^3$: from *any* start, $\sigma(s)^2 < 1/(1-e^{-8s})$.
 #
-# Let `AdamO` do it, with no task, from singular values prescribed between 0 and 4.
+# Let {py:class}`AdamO <dyniso.AdamO>` do it, with no task, from singular values prescribed between 0 and 4.
 
 # %%
 start_values = torch.tensor([0.0, 1e-3, 1e-2, 0.1, 0.5, 0.9, 1.5, 4.0], dtype=torch.float64)

@@ -91,7 +91,7 @@ class Ledger:
 
 
 def read(path: Path) -> Ledger:
-    """The ledger of a TOML file with tables [[statement]] and [[objection]].
+    """The ledger of a TOML file with tables `[[statement]]` and `[[objection]]`.
 
     Raises:
         ValueError: a key is unknown (the message has the nearest one) or missing, an id is there twice, a source is
