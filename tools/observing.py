@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -53,9 +54,11 @@ def name_faults(root: Path) -> list[str]:
 
     chapters = {path: path.read_text(encoding="utf-8") for path in sorted((root / "notebooks").glob("*.py"))}
     pages = chapters | {path: path.read_text(encoding="utf-8") for path in sorted((root / "book").glob("*.md"))}
+    faults = [f"{path.name}:{line}: no Python" for path, line in broken(chapters)]
+    if faults:
+        return faults
     claims = [(path, one) for path, text in chapters.items() for one in claim_lines(text)]
     owner: dict[str, Line] = {}
-    faults = []
     for path, one in claims:
         here = Line(one.name, path.name, one.line)
         if one.name in owner:
@@ -66,6 +69,15 @@ def name_faults(root: Path) -> list[str]:
         if used.name not in labels and not any(is_named(one, used.name) for _, one in claims):
             faults.append(f"{used}: no observation {used.name}{nearest(used.name, [*owner, *labels])}")
     return faults
+
+
+def broken(chapters: dict[Path, str]) -> Iterator[tuple[Path, int]]:
+    """The chapters that are no Python, with the line."""
+    for path, text in chapters.items():
+        try:
+            ast.parse(text)
+        except SyntaxError as error:
+            yield path, error.lineno or 0
 
 
 def references(root: Path, pages: dict[Path, str]) -> Iterator[Line]:

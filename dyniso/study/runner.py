@@ -156,7 +156,7 @@ def run(
     deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
     place = resolve_device(device)
     folder = store.runs_folder() if folder is None else folder
-    store.require_writable(folder)
+    store.require_writable(folder / experiment.name / experiment.tier)
     check_methods(experiment)
     engine = make_engine(experiment, place)
     table = store.fitting_rows(experiment) if committed and not fresh else store.read_runs([])

@@ -85,10 +85,15 @@ def run_path(folder: Path, experiment: Comparison, method: Method, seed: int) ->
 
 
 def require_writable(folder: Path) -> None:
-    """Raise OSError now, not after hours of training, if results cannot be written to `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise OSError(f"cannot write to {folder}; set DYNISO_RUNS to a folder that can be written")
+    """Raise OSError now, in one line and not after hours of training, if results cannot be written to `folder`."""
+    try:
+        str(folder).encode()  # duckdb takes UTF-8 only
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except (OSError, UnicodeEncodeError):
+        writable = False
+    if not writable:
+        raise OSError(f"cannot write to {str(folder)!r}; set DYNISO_RUNS to a folder that can be written")
 
 
 def quoted(text: object) -> str:

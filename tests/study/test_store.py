@@ -4,12 +4,13 @@ import os
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import duckdb
 import pandas as pd
 import pytest
 
-from dyniso.study import declared, sources, store
+from dyniso.study import declared, runner, sources, store
 from dyniso.study.specs import Net, digest
 from dyniso.study.store import UnusableError
 
@@ -141,8 +142,15 @@ def test_run_of_other_code_is_neither_reused_nor_overwritten(tmp_path, tiny, mon
 
 def test_folder_that_cannot_be_written_is_named_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(store.os, "access", lambda *_: False)
-    with pytest.raises(OSError, match=f"cannot write to {re.escape(str(tmp_path))}"):
+    with pytest.raises(OSError, match=f"cannot write to '{re.escape(str(tmp_path))}'; set DYNISO_RUNS"):
         store.require_writable(tmp_path)
+
+
+@pytest.mark.parametrize("bad", ["file/runs", "\udcff"], ids=["below a file", "not UTF-8"])
+def test_folder_that_cannot_be_is_one_line_before_any_work(tmp_path, tiny, bad):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="^cannot write to .*; set DYNISO_RUNS to a folder that can be written$"):
+        runner.run(tiny, "cpu", tmp_path / bad, progress=False)
 
 
 def test_failed_write_is_an_os_error_and_leaves_nothing(tmp_path, monkeypatch):
@@ -378,5 +386,9 @@ def test_damaged_table_is_an_error_that_names_it(tmp_path, results, tiny, damage
 def test_runs_folder_is_the_one_that_the_environment_names(monkeypatch, tmp_path):
     monkeypatch.setenv("DYNISO_RUNS", str(tmp_path))
     assert store.runs_folder() == tmp_path
+    monkeypatch.setenv("DYNISO_RUNS", "~/runs")
+    assert store.runs_folder() == Path.home() / "runs"
+    monkeypatch.setenv("DYNISO_RUNS", "")
+    assert str(store.runs_folder()) == "runs"
     monkeypatch.delenv("DYNISO_RUNS")
     assert str(store.runs_folder()) == "runs"

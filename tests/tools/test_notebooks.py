@@ -425,5 +425,9 @@ def test_build_with_a_doubled_name_stops_before_any_kernel(root: Path, capsys: p
     assert capsys.readouterr().err == "02_claims.py:10: observation two-three is also at 02_claims.py:8\n"
 
 
+def test_chapter_that_is_no_python_is_one_line(root: Path) -> None:
+    assert faults(root, "a =\n") == ["02_claims.py:10: no Python"]
+
+
 def test_names_of_the_book_have_no_fault() -> None:
     assert tool.observing.name_faults(TOOL.parents[1]) == []
