@@ -149,7 +149,7 @@ def test_folder_that_cannot_be_written_is_named_before_any_work(tmp_path, monkey
 @pytest.mark.parametrize("bad", ["file/runs", "\udcff"], ids=["below a file", "not UTF-8"])
 def test_folder_that_cannot_be_is_one_line_before_any_work(tmp_path, tiny, bad):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="^cannot write to .*; set DYNISO_RUNS to a folder that can be written$"):
+    with pytest.raises(OSError, match=r"^cannot write to .*; set DYNISO_RUNS to a folder that can be written$"):
         runner.run(tiny, "cpu", tmp_path / bad, progress=False)
 
 
