@@ -550,7 +550,7 @@ claim(
 # the whole interval is on the claimed side of its threshold, *not* if it is on the other side, *undecided* otherwise.
 
 # %% tags=["hide-input"]
-judged = [(c, v) for c, v in claims.judge_all("check") if stored.name in c.experiments]
+judged = claims.judge_about([stored.name])
 show_table(claims.as_rows(judged))
 
 # %% tags=["hide-input"]

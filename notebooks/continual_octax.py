@@ -354,7 +354,7 @@ claim(
 # What `dyniso claims` says of every claim about this suite, by the rule of {doc}`supervised_benchmarks`.
 
 # %% tags=["hide-input"]
-judged = [(c, v) for c, v in claims.judge_all("check") if stored.name in c.experiments]
+judged = claims.judge_about([stored.name])
 show_table(claims.as_rows(judged))
 
 # %% tags=["hide-input"]

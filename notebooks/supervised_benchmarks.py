@@ -418,8 +418,7 @@ claim(
 # mean over all.
 
 # %% tags=["hide-input"]
-about = {*experiments, *specs.supervised.GRADUAL, "cnn_labels_cifar10"}
-judged = [(c, v) for c, v in claims.judge_all(tier) if set(c.experiments) & about]
+judged = claims.judge_about([*experiments, *specs.supervised.GRADUAL, "cnn_labels_cifar10"], tier)
 show_table(claims.as_rows(judged))
 
 # %% tags=["hide-input"]

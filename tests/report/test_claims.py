@@ -350,6 +350,17 @@ def test_rows_of_a_table_have_the_least_and_the_pooled_effect_or_the_reason(seve
     assert " in " not in single["verdict and effect"]
 
 
+def test_table_has_verdicts_on_the_paper_s_benchmarks_and_on_ours_where_there_are_both(seven, registry):
+    base = registry["two"]["check"]
+    registry["two"]["check"] = replace(base, stream=replace(base.stream, dataset="cifar10"))
+    stored("two", rows_of(LOW))
+    one, two = (replace(GAIN, experiments=(name,)) for name in ("one", "two"))
+    (alone,) = claims.as_rows([(one, judge(one))])
+    assert alone.keys() == {"claim", "verdict and effect"}
+    ours, paper = claims.as_rows([(c, judge(c)) for c in (one, two)])
+    assert [(row["the paper's"], row["ours"]) for row in (ours, paper)] == [("none", "reproduced"), ("not", "none")]
+
+
 def test_pooled_effect_is_the_mean_over_experiments_and_no_verdict(seven):
     found = judge(replace(seven, experiments=seven.experiments[:-1]))
     assert found.verdict == "partly" and found.pooled is not None
@@ -723,6 +734,13 @@ def test_claim_on_the_suite_leaves_out_only_streams_that_cannot_have_it(claim):
         units = "reactivat" in claim.metric and stream.stream.kind not in ("random_labels", "shuffled_classes")
         kernel = "kernel" in claim.metric and "kernel_ends" not in stream.measures
         assert units or kernel or stream.stream.is_regression, f"{claim.id} is not judged on {name}"
+
+
+def test_claims_about_an_experiment_are_those_that_it_has_a_say_in_and_an_unknown_one_is_refused():
+    judged = claims.judge_about(["dormancy", "interactions"])
+    assert [claim.id for claim, _ in judged] == ["muon_with_pull_beats_muon", "pull_on_dead_rows_helps"]
+    with pytest.raises(ValueError, match=r"experiment='dormanc'.*did you mean 'dormancy'"):
+        claims.judge_about(["dormanc"])
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,10 @@ measures (`dyniso.report.results`).
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 from ...checks import require
+from ...study import specs
 from ..results import SCORE, WORST, NotRunError, Results
 from .comparisons import COMPARISONS
 from .games import GAMES
@@ -60,6 +62,7 @@ __all__ = [
     "effect",
     "find",
     "judge",
+    "judge_about",
     "judge_all",
     "lines",
     "word",
@@ -80,10 +83,27 @@ def effect(id: str, stored: Results) -> tuple[float, float, float]:
 
 
 def judge_all(tier: str = "check") -> list[tuple[Claim, Verdict]]:
-    """Every registered claim with its verdict; each table is read once.
+    """Every registered claim with its verdict.
 
     Raises:
         ValueError: an unknown tier.
     """
+    return judge_each(CLAIMS, tier)
+
+
+def judge_about(experiments: Iterable[str], tier: str = "check") -> list[tuple[Claim, Verdict]]:
+    """The registered claims that one of some experiments has a say in, with their verdicts.
+
+    Raises:
+        ValueError: an unknown experiment or tier.
+    """
+    names = set(experiments)
+    for name in names:
+        require("experiment", name, specs.everything())
+    return judge_each([claim for claim in CLAIMS if names & set(claim.experiments)], tier)
+
+
+def judge_each(some: Iterable[Claim], tier: str) -> list[tuple[Claim, Verdict]]:
+    """Claims with their verdicts; each table is read once."""
     read = functools.cache(Results.stored)
-    return [(claim, judge(claim, tier, read)) for claim in CLAIMS]
+    return [(claim, judge(claim, tier, read)) for claim in some]

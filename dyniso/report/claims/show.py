@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ...stats import with_interval
+from .rule import NONE
 from .verdict import Claim, Finding, Pooled, Verdict
 
 INDENT = " " * 14
@@ -33,8 +34,14 @@ def lines(claim: Claim, verdict: Verdict, verbose: bool = False) -> list[str]:
 
 
 def as_rows(judged: Sequence[tuple[Claim, Verdict]]) -> list[dict[str, str]]:
-    """For a table in Markdown: each claim; its verdict with the least and the pooled effect, or why there is none."""
-    return [{"claim": c.statement, "verdict and effect": f"**{v.verdict}**, {short(v)}"} for c, v in judged]
+    """For a table in Markdown: each claim; its verdict with the least and the pooled effect, or why there is none.
+
+    Where there are experiments on the paper's benchmarks and on ours, each claim has those two verdicts in columns.
+    """
+    rows = [{"claim": c.statement, "verdict and effect": f"**{v.verdict}**, {short(v)}"} for c, v in judged]
+    if all(v.on_paper == NONE for _, v in judged) or all(v.on_ours == NONE for _, v in judged):
+        return rows
+    return [row | {"the paper's": v.on_paper, "ours": v.on_ours} for row, (_, v) in zip(rows, judged, strict=True)]
 
 
 def short(verdict: Verdict) -> str:
