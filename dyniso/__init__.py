@@ -13,9 +13,10 @@ if TYPE_CHECKING:  # for editors, type checkers and `dyniso.study.sources`; a te
     from .activations import Abs, CReLU, GroupSort, Householder, MaxMin, activation
     from .dormancy import dead_units, dormancy_score, dormant_fraction, hidden_activations
     from .entk import empirical_ntk
+    from .initialisation import initialise
     from .isometry import gram_deviation, gram_deviation_grad, singular_values, spectrum_summary
     from .kernels import ntk_summary, plasticity
-    from .nets import cnn, initialise, mlp, orthogonal
+    from .nets import cnn, mlp, orthogonal
     from .optim import AdamO, adamo_update, isometry_groups
     from .polar import orthogonalise, polar_factor
     from .pull import IsometryDivergenceError, isometry_step
@@ -26,9 +27,10 @@ _MODULES = {  # name -> module; the same as above, for a name that is asked for
     "activations": ("Abs", "CReLU", "GroupSort", "Householder", "MaxMin", "activation"),
     "dormancy": ("dead_units", "dormancy_score", "dormant_fraction", "hidden_activations"),
     "entk": ("empirical_ntk",),
+    "initialisation": ("initialise",),
     "isometry": ("gram_deviation", "gram_deviation_grad", "singular_values", "spectrum_summary"),
     "kernels": ("ntk_summary", "plasticity"),
-    "nets": ("cnn", "initialise", "mlp", "orthogonal"),
+    "nets": ("cnn", "mlp", "orthogonal"),
     "optim": ("AdamO", "adamo_update", "isometry_groups"),
     "polar": ("orthogonalise", "polar_factor"),
     "pull": ("IsometryDivergenceError", "isometry_step"),

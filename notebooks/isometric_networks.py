@@ -48,7 +48,7 @@ from dyniso.isometric import (
 )
 from dyniso.isometry import singular_values
 from dyniso.kernels import correlation_map
-from dyniso.nets import orthogonal_
+from dyniso.initialisation import orthogonal_
 from dyniso.polar import polar_factor
 from dyniso.report import figures
 from dyniso.report.notebook import claim, show, show_table, stamp

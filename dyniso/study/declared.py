@@ -25,7 +25,7 @@ def names(module: str, table: str, folder: Path = PACKAGE) -> tuple[str, ...]:
     Raises:
         LookupError: no such table, or one that is not written out.
 
-    >>> names("nets", "INITS")
+    >>> names("initialisation", "INITS")
     ('orthogonal', 'kaiming', 'default')
     """
     node = assigned(module, table, folder)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .. import nets
 from ..checks import require_range
 from ..entk import empirical_ntk, feature_grams
+from ..initialisation import orthogonal_
 from ..kernel_factors import sample_blocks
 from ..kernels import ntk_summary, plasticity
 from . import data
@@ -72,7 +73,7 @@ def singular_vectors(rows: int, columns: int, seed: int) -> tuple[Tensor, Tensor
     rank = min(rows, columns)
     U, V = torch.empty(rows, rank, dtype=torch.float64), torch.empty(rank, columns, dtype=torch.float64)
     return tuple(  # type: ignore[return-value]
-        nets.orthogonal_(part, generator=torch.Generator().manual_seed(2 * seed + k)) for k, part in enumerate((U, V))
+        orthogonal_(part, generator=torch.Generator().manual_seed(2 * seed + k)) for k, part in enumerate((U, V))
     )
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dyniso import activations, baselines, nets
+from dyniso import activations, baselines, initialisation, nets
 from dyniso.study import declared, optimizers, specs, streams
 
 TABLES = {
@@ -14,7 +14,7 @@ TABLES = {
     "study.optimizers OPTIMIZERS": optimizers.OPTIMIZERS,
     "activations ACTIVATIONS": activations.ACTIVATIONS,
     "nets NORMS": nets.NORMS,
-    "nets INITS": nets.INITS,
+    "initialisation INITS": initialisation.INITS,
 }
 
 

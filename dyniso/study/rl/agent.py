@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import nets
+from ...initialisation import initialise
 from ..instruments.stacked import Measures, activation_measures, run_norm, weight_measures
 from ..learner import Clip, Learner
 from ..specs.model import Method
@@ -57,7 +58,7 @@ def backbone(shape: tuple[int, ...], outputs: tuple[int, ...], frames_as_rows: b
         channels, (height, width) = out, sizes
     layers["flatten"] = nn.Flatten()
     made = nn.Sequential(layers)
-    nets.initialise(made, "default", generator=torch.Generator().manual_seed(seed))
+    initialise(made, "default", generator=torch.Generator().manual_seed(seed))
     return made
 
 
