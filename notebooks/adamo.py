@@ -540,7 +540,7 @@ except RuntimeError as error:
 # * At each one's best strength on our grid, coupled and decoupled reach the same accuracy. "Decoupling is better" is not borne
 #   out on this stream; what it buys is a strength that can be computed beforehand.
 # * How strong the pull must be is measured in {doc}`strength_of_the_pull`; the printed $10^{-3}$ is far below near-isometry.
-#   Whether near-isometry is *needed* is another question: see {prf:ref}`maxmin-network-not-isometric` and {prf:ref}`not-every-singular-value` of
+#   Whether near-isometry is *needed* is another question: see {prf:ref}`maxmin-network-not-isometric` and {prf:ref}`plasticity-without-unit-singular-values` of
 #   {doc}`the first chapter <losing_plasticity>`.
 #
 # **Where we differ from what is public.** The authors' own RL code takes half this gradient (factor 2) and applies the

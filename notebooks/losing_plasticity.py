@@ -18,6 +18,10 @@
 #
 # **Why it matters.** A system that learns for a long time meets data that keep changing. If gradient descent itself wears
 # out, more data do not help: the only cure is to throw the network away.
+#
+# **Finding.** On random labels Adam ends close to guessing, and a pull of the weights towards isometry prevents it
+# ({prf:ref}`adam-falls-to-guessing`, {prf:ref}`strong-and-coupled-keep-most`). So does an activation that keeps the norm,
+# with weights that are far from isometric ({prf:ref}`plasticity-without-unit-singular-values`).
 
 # %% tags=["parameters", "hide-input"]
 tier = "smoke"  # smoke | check | paper: seconds, minutes on 2 cores, a GPU
@@ -28,8 +32,9 @@ device = "auto"  # auto | cpu | cuda: where to train
 import time
 
 from dyniso.report import figures
-from dyniso.study import runner, specs, store
 from dyniso.report.notebook import claim, show, show_table, stamp
+from dyniso.report.results import Results
+from dyniso.study import runner, specs, store
 
 started = time.perf_counter()
 experiment = specs.with_seeds(specs.get("random_labels", tier), seeds)
@@ -81,10 +86,13 @@ show_table(rows)
 
 # %%
 frame = runner.run(experiment, device=device)
+here = Results(experiment, frame)
 f"{len(frame):,} numbers from {len(experiment.methods)} methods x {len(experiment.seeds)} seeds"
 
-# %% tags=["hide-input"]
+# %%
 fig, table = figures.tasks_figure(frame, experiment, ["online_accuracy", "end_accuracy", "dormant_0.025", "sigma_max"])
+
+# %% tags=["hide-input"]
 show(
     fig,
     table,
@@ -97,79 +105,62 @@ show(
     "singular values grow; AdamO at strength 0.1 and both MaxMin networks hold their accuracy.",
 )
 
-
-# %% tags=["hide-input"]
-def value(metric, method, task):
-    """Mean over seeds and hidden layers."""
-    points = figures.over_tasks(frame, metric)
-    return float(points[(points["method"] == method) & (points["task"] == task)]["mean"].iloc[0])
-
-
-last = stream.tasks - 1
-late = range(max(0, last - 2), last + 1)  # the last three tasks: single tasks are noisy
-first_and_last = {
-    m.name: (value("online_accuracy", m.name, 0), sum(value("online_accuracy", m.name, t) for t in late) / len(late))
-    for m in experiment.methods
-}
-dormant = {m.name: value("dormant_0.025", m.name, last) for m in experiment.methods}
-
 # %% [markdown]
 # ## What we see
 #
 # Each line below is checked when this page is built; a line that were untrue would stop the build. Two numbers with
-# "to" are the first task and the mean of the last three.
+# "to" are the first task and the mean of the last fifth of the tasks, which is what *late* means throughout the book.
 
 # %% tags=["hide-input"]
-a, b = first_and_last["adam"]
+online = {name: here.ends("online_accuracy", name, "first", "late") for name in here.labels}
+said = {name: "{:.2f} to {:.2f}".format(*pair) for name, pair in online.items()}
+kept = {name: late / first for name, (first, late) in online.items()}
+dormant, top = here.means("dormant_0.025", "last"), here.means("sigma_max", "last")
 claim(
     "adam-loses-plasticity",
-    f"Adam loses plasticity: online accuracy {a:.2f} on the first task, {b:.2f} over the last three.",
-    b < 0.8 * a,
+    f"Adam loses plasticity: online accuracy goes from {said['adam']}.",
+    kept["adam"] < 0.8,
 )
-
-c, d = first_and_last["adamo_printed"]
 claim(
-    "adamo-printed-strength-1e",
-    f"AdamO at the printed strength 1e-3 hardly helps at this length: {c:.2f} to {d:.2f}.",
-    d < 0.8 * c,
+    "printed-strength-little-help-in-ten-tasks",
+    f"AdamO at the printed strength 1e-3 hardly helps at this length: {said['adamo_printed']}.",
+    kept["adamo_printed"] < 0.8,
 )
-
-e, f = first_and_last["adamo_0.1"]
 claim(
-    "adamo-strength-0-1", f"AdamO at strength 0.1 keeps most of it: {e:.2f} to {f:.2f}.", f > 0.75 * e and f > b + 0.1
+    "strong-adamo-keeps-plasticity",
+    f"AdamO at strength 0.1 keeps most of it: {said['adamo_0.1']}.",
+    kept["adamo_0.1"] > 0.75 and online["adamo_0.1"][1] > online["adam"][1] + 0.1,
 )
-
-g, h = first_and_last["adamo_coupled"]
 claim(
-    "same-penalty-loss-hundredth",
-    f"The same penalty in the loss does it with a hundredth of that strength: at 1e-3, {g:.2f} to {h:.2f}.",
-    h > b + 0.05,
+    "coupled-penalty-needs-a-hundredth",
+    f"The same penalty in the loss does it with a hundredth of that strength: at 1e-3, {said['adamo_coupled']}.",
+    online["adamo_coupled"][1] > online["adam"][1] + 0.05,
 )
 
-i, j = first_and_last["maxmin"]
+# %% tags=["hide-input"]
 claim(
-    "maxmin-plain-adam-no",
-    f"MaxMin with plain Adam, and no penalty at all, loses nothing: {i:.2f} to {j:.2f}.",
-    j > 0.95 * i,
+    "maxmin-alone-loses-nothing",
+    f"MaxMin with plain Adam, and no penalty at all, loses nothing: {said['maxmin']}.",
+    kept["maxmin"] > 0.95,
 )
-
 claim(
     "dormant-relus-follow-loss",
     f"Dormant ReLUs follow the loss: {dormant['adam']:.0%} with Adam at the end, {dormant['adamo_0.1']:.0%} with AdamO 0.1.",
     dormant["adam"] > 2 * dormant["adamo_0.1"],
 )
-s = value("sigma_max", "maxmin", last)
 claim(
     "maxmin-network-not-isometric",
-    f"That MaxMin network is not isometric: the largest singular values average {s:.2f}.",
-    s > 1.4,
+    f"That MaxMin network is not isometric: the largest singular values average {top['maxmin']:.2f}.",
+    top["maxmin"] > 1.4,
 )
 
 # %% [markdown]
 # ## Where do the singular values go?
 
-# %% tags=["hide-input"]
+# %%
 fig, table = figures.tasks_figure(frame, experiment, ["sigma_min", "sigma_mean", "isometry_defect", "effective_rank"])
+
+# %% tags=["hide-input"]
 show(
     fig,
     table,
@@ -181,9 +172,9 @@ show(
 )
 
 # %% tags=["hide-input"]
-defect = {m.name: value("isometry_defect", m.name, last) for m in experiment.methods}
+defect = here.means("isometry_defect", "last")
 claim(
-    "defect-mean-sigma-2",
+    "isometry-defect-by-strength",
     f"The defect mean (sigma^2 - 1)^2 ends at {defect['adam']:.2f} with Adam, {defect['adamo_printed']:.2f} with AdamO 1e-3, "
     f"{defect['adamo_0.1']:.2f} with AdamO 0.1.",
     defect["adamo_0.1"] < 0.5 * defect["adam"] and defect["adamo_0.1"] < 0.5 * defect["adamo_printed"],
@@ -195,83 +186,57 @@ claim(
 # The run above is small enough to be repeated whenever this page is built. The same experiment, declared once and scaled
 # up, is stored with the project; nothing below is computed again here.
 
+# %%
+labels, pixels = Results.stored("random_labels"), Results.stored("permuted_pixels")
+METRICS = ["online_accuracy", "dormant_0.025", "sigma_max", "sigma_min"]
+fig, table = figures.tasks_figure(labels.frame, labels.experiment, METRICS)
 
 # %% tags=["hide-input"]
-def stored(name):
-    """Spec and committed rows of an experiment at tier check."""
-    e = specs.get(name, "check")
-    return e, store.read_compact(e)
-
-
-def scale(e, rows):
-    """Size, seeds and machine of a stored run, for its caption."""
-    return (
-        f"Tier {e.tier}: {e.stream.samples:,} images a task, {e.stream.tasks} tasks of {e.steps_per_task} steps, batch "
-        f"{e.batch}, {e.net.depth} layers of {e.net.width} units. Mean over {len(e.seeds)} seeds, 95 % bootstrap intervals. "
-        f"Ran on {store.hardware_of(rows)}, commit {', '.join(sorted(rows['commit'].unique()))}."
-    )
-
-
-def ends(e, rows, metric):
-    """Mean on the first and the last task for each method."""
-    table = figures.over_tasks(rows, metric).pivot(index="method", columns="task", values="mean")
-    return {m: (float(table.loc[m, 0]), float(table.loc[m, e.stream.tasks - 1])) for m in table.index}
-
-
-labels_spec, labels_rows = stored("random_labels")
-pixels_spec, pixels_rows = stored("permuted_pixels")
-
-# %% tags=["hide-input"]
-fig, table = figures.tasks_figure(
-    labels_rows, labels_spec, ["online_accuracy", "dormant_0.025", "sigma_max", "sigma_min"]
-)
 show(
     fig,
     table,
     name="fig-random-labels-check",
-    caption="Random labels, stored run. " + scale(labels_spec, labels_rows),
+    caption="Random labels, stored run. " + figures.protocol(labels),
     alt="Four panels over 25 tasks. Adam falls from nine tenths accuracy to little above chance while three quarters of its "
     "units go dormant; AdamO at 1e-3 falls more slowly; AdamO at 0.1, the coupled penalty and both MaxMin nets stay high.",
 )
 
 # %% tags=["hide-input"]
-online, dormant_end = ends(labels_spec, labels_rows, "online_accuracy"), ends(labels_spec, labels_rows, "dormant_0.025")
-top, bottom = ends(labels_spec, labels_rows, "sigma_max"), ends(labels_spec, labels_rows, "sigma_min")
+online = {name: labels.ends("online_accuracy", name, "first", "late") for name in labels.labels}
+said = {name: "{:.2f} to {:.2f}".format(*pair) for name, pair in online.items()}
+kept = {name: late / first for name, (first, late) in online.items()}
+dormant = labels.means("dormant_0.025")
+top, bottom = labels.means("sigma_max"), labels.means("sigma_min")
 claim(
-    "adam-falls",
-    "Adam falls from {:.2f} to {:.2f}, close to the 0.1 of guessing; {:.0%} of its units are dormant then.".format(
-        *online["adam"], dormant_end["adam"][1]
-    ),
-    online["adam"][1] < 0.25 and dormant_end["adam"][1] > 0.5,
+    "adam-falls-to-guessing",
+    f"Adam falls from {said['adam']}, close to the 0.1 of guessing; {dormant['adam']:.0%} of its units are dormant late.",
+    online["adam"][1] < 0.25 and dormant["adam"] > 0.5,
 )
 claim(
-    "adamo-printed-1e-3",
-    "AdamO at the printed 1e-3 falls from {:.2f} to {:.2f}: slower than Adam, and far from cured.".format(
-        *online["adamo_printed"]
-    ),
+    "printed-strength-falls-slower",
+    f"AdamO at the printed 1e-3 falls from {said['adamo_printed']}: slower than Adam, and far from cured.",
     online["adam"][1] + 0.05 < online["adamo_printed"][1] < 0.5,
 )
+
+# %% tags=["hide-input"]
 claim(
-    "adamo-0-1-ends",
-    "AdamO at 0.1 ends at {:.2f}, the coupled penalty at 1e-3 at {:.2f}: both keep at least 93 % of the first task's.".format(
-        online["adamo_0.1"][1], online["adamo_coupled"][1]
-    ),
-    min(online[m][1] / online[m][0] for m in ("adamo_0.1", "adamo_coupled")) > 0.93,
+    "strong-and-coupled-keep-most",
+    f"AdamO at 0.1 goes from {said['adamo_0.1']}, the coupled penalty at 1e-3 from {said['adamo_coupled']}: both keep at least "
+    "93 % of the first task's.",
+    min(kept["adamo_0.1"], kept["adamo_coupled"]) > 0.93,
 )
 claim(
-    "both-maxmin-nets-end",
-    "Both MaxMin nets end at {:.2f} and {:.2f}, the first one without any penalty.".format(
-        online["maxmin"][1], online["maxmin_adamo_0.1"][1]
-    ),
-    min(online[m][1] for m in ("maxmin", "maxmin_adamo_0.1")) > 0.93,
+    "maxmin-nets-stay-high",
+    f"Both MaxMin nets are at {online['maxmin'][1]:.2f} and {online['maxmin_adamo_0.1'][1]:.2f} late, the first one without any "
+    "penalty.",
+    min(online[name][1] for name in ("maxmin", "maxmin_adamo_0.1")) > 0.93,
 )
 claim(
-    "not-every-singular-value",
-    "Not every singular value has to be near 1: AdamO at 0.1 keeps its plasticity with values from {:.2f} to {:.2f} "
-    "(means over layers), MaxMin alone with {:.2f} to {:.2f}.".format(
-        bottom["adamo_0.1"][1], top["adamo_0.1"][1], bottom["maxmin"][1], top["maxmin"][1]
-    ),
-    bottom["adamo_0.1"][1] < 0.7 and top["adamo_0.1"][1] > 1.4,
+    "plasticity-without-unit-singular-values",
+    "Not every singular value has to be near 1: AdamO at 0.1 keeps its plasticity with values from "
+    f"{bottom['adamo_0.1']:.2f} to {top['adamo_0.1']:.2f} (means over layers), MaxMin alone with {bottom['maxmin']:.2f} to "
+    f"{top['maxmin']:.2f}.",
+    bottom["adamo_0.1"] < 0.7 and top["adamo_0.1"] > 1.4,
 )
 
 # %% [markdown]
@@ -281,59 +246,56 @@ claim(
 # permutes the pixels afresh for each task {cite:p}`goodfellow2013,kumar2023`. There is something to learn in each task, one
 # pass over the data, and a small batch.
 
+# %%
+fig, table = figures.tasks_figure(pixels.frame, pixels.experiment, METRICS)
+
 # %% tags=["hide-input"]
-fig, table = figures.tasks_figure(
-    pixels_rows, pixels_spec, ["online_accuracy", "dormant_0.025", "sigma_max", "sigma_min"]
-)
 show(
     fig,
     table,
     name="fig-permuted-pixels-check",
-    caption="Permuted pixels, stored run. " + scale(pixels_spec, pixels_rows),
+    caption="Permuted pixels, stored run. " + figures.protocol(pixels),
     alt="Four panels over 40 tasks. All methods stay within a few per cent of accuracy; Adam declines slowly while its "
     "dormant units and its largest singular values keep growing; the regularised nets hold or improve.",
 )
 
 # %% tags=["hide-input"]
-online, dormant_end = ends(pixels_spec, pixels_rows, "online_accuracy"), ends(pixels_spec, pixels_rows, "dormant_0.025")
-curve = figures.over_tasks(pixels_rows, "online_accuracy")
-peak = float(curve[curve["method"] == "adam"]["mean"].max())
+peak, late = float(pixels.by_task("online_accuracy", "adam").max()), pixels.means("online_accuracy")
+gains = {name: late[name] - late["adam"] for name in ("adamo_printed", "adamo_0.1", "adamo_coupled")}
+dormant = {name: pixels.ends("dormant_0.025", name, "first", "late") for name in ("adam", "adamo_0.1")}
 claim(
-    "here-loss-mild",
-    f"Here the loss is mild: Adam goes from its best, {peak:.3f}, to {online['adam'][1]:.3f} on the last task.",
-    0.01 < peak - online["adam"][1] < 0.1,
+    "permuted-pixels-cost-adam-little",
+    f"Here the loss is mild: Adam goes from its best task, {peak:.3f}, to {late['adam']:.3f} on the late ones.",
+    0.01 < peak - late["adam"] < 0.1,
 )
-gains = {m: online[m][1] - online["adam"][1] for m in ("adamo_printed", "adamo_0.1", "adamo_coupled")}
 claim(
-    "last-task-printed-strength",
-    "On the last task the printed strength gains {:.3f} over Adam, strength 0.1 {:.3f}, the coupled penalty {:.3f}.".format(
+    "stronger-pull-gains-more",
+    "On late tasks the printed strength gains {:.3f} over Adam, strength 0.1 {:.3f}, the coupled penalty {:.3f}.".format(
         *gains.values()
     ),
     0 < gains["adamo_printed"] < gains["adamo_0.1"] and gains["adamo_coupled"] > gains["adamo_printed"],
 )
 claim(
-    "dormant-units-grow-same",
+    "dormant-units-grow-all-the-same",
     "Dormant units grow all the same: {:.0%} to {:.0%} with Adam, {:.0%} to {:.0%} with AdamO at 0.1.".format(
-        *dormant_end["adam"], *dormant_end["adamo_0.1"]
+        *dormant["adam"], *dormant["adamo_0.1"]
     ),
-    dormant_end["adam"][1] > 2 * dormant_end["adamo_0.1"][1],
+    dormant["adam"][1] > 2 * dormant["adamo_0.1"][1],
 )
 
 # %% tags=["hide-input"]
 claim(
     "maxmin-not-replace-penalty",
-    "MaxMin does not replace the penalty here: it ends at {:.3f} alone and at {:.3f} with AdamO at 0.1.".format(
-        online["maxmin"][1], online["maxmin_adamo_0.1"][1]
-    ),
-    online["maxmin_adamo_0.1"][1] > online["maxmin"][1] + 0.01,
+    f"MaxMin does not replace the penalty here: on late tasks it is at {late['maxmin']:.3f} alone and at "
+    f"{late['maxmin_adamo_0.1']:.3f} with AdamO at 0.1.",
+    late["maxmin_adamo_0.1"] > late["maxmin"] + 0.01,
 )
-
-# %% tags=["hide-input"]
 for name in ("random_labels", "permuted_pixels"):
     paper = specs.get(name, "paper")
     if not store.compact_path(paper).exists():
         print(
-            f"{name} at tier paper (width {paper.net.width}, {len(paper.seeds)} seeds): not run; `dyniso run {name} --tier paper`"
+            f"{name} at tier paper (width {paper.net.width}, {len(paper.seeds)} seeds): not run; "
+            f"`dyniso run {name} --tier paper`"
         )
 
 # %% [markdown]
@@ -381,6 +343,6 @@ stamp(
     parameters={"tier": tier, "seeds": seeds, "device": device},
     specs={f"{e.name} {e.tier} {m.name}": specs.digest(e, m) for e in (experiment,) for m in e.methods},
     seeds=experiment.seeds,
-    hardware=store.hardware_of(labels_rows),
+    hardware=labels.hardware,
     wall_s=time.perf_counter() - started,
 )

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..study import store
-from ..study.specs import Comparison, GameExperiment
+from ..study.specs import Comparison, Experiment, GameExperiment
 from .results import Results
 from .styles import style_of
 
@@ -158,6 +158,17 @@ def cycles_figure(
     """
     results = Results(experiment, frame)
     return panels(experiment, {metric: results.cycle_points(metric) for metric in metrics}, "cycle")
+
+
+def protocol(results: Results) -> str:
+    """Size, seeds and machine of the stored runs of a stream, for a caption."""
+    e = results.experiment
+    assert isinstance(e, Experiment)
+    return (
+        f"Tier {e.tier}: {e.stream.samples:,} images a task, {e.tasks} tasks of {e.steps_per_task} steps, batch "
+        f"{e.batch}, {e.net.depth} layers of {e.net.width} units. Mean over {len(e.seeds)} seeds, shaded: 95 % "
+        f"bootstrap interval. Ran on {results.hardware}, commit {results.commit}."
+    )
 
 
 def save(fig: Figure, table: pd.DataFrame, folder: Path, name: str, stamp: dict[str, str]) -> list[Path]:
