@@ -31,14 +31,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dyniso.study import data, specs, store
+from dyniso.study import data, specs
 from dyniso.report import figures
 from dyniso.report.notebook import claim, show, show_table, stamp
+from dyniso.report.results import Results
+from dyniso.report.strength_figures import strength_figure
 from dyniso.isometry import gram_deviation, gram_deviation_grad, singular_values, spectrum_summary
 from dyniso.polar import polar_factor
 from dyniso.nets import mlp
 from dyniso.optim import AdamO, isometry_groups, isometry_step
-from dyniso.stats import bootstrap_interval
+from dyniso.stats import with_interval
 from dyniso.study.tasks import standardise
 
 started = time.perf_counter()
@@ -130,12 +132,12 @@ show(
 # %% tags=["hide-input"]
 spread = {name: rows["defect"].max() / rows["defect"].min() for name, rows in defects.groupby("arm")}
 claim(
-    "four-orders-magnitude-gradient",
+    "decoupled-ignores-gradient-scale",
     f"Over four orders of magnitude of gradient scale the decoupled result changes by {spread['decoupled, 0.1'] - 1:.1%}.",
     spread["decoupled, 0.1"] < 1.05 and spread["decoupled, 1"] < 1.05,
 )
 claim(
-    "coupled-result-changes",
+    "coupled-depends-on-gradient-scale",
     f"The coupled result changes {spread['coupled, 0.001']:.0f}-fold: its strength is relative to the task's gradients.",
     spread["coupled, 0.001"] > 10,
 )
@@ -160,7 +162,7 @@ def off_diagonal_share(coupled):
 
 decoupled, coupled = off_diagonal_share(False), off_diagonal_share(True)
 claim(
-    "decoupled-penalty-s-step",
+    "coupled-turns-singular-vectors",
     f"Decoupled, {decoupled:.0%} of the penalty's step turns singular vectors; coupled, {coupled:.0%}.",
     coupled > 0.4 and decoupled < 0.01,
 )
@@ -189,7 +191,7 @@ parts = {strength: task_part(strength) for strength in (1e-3, 1e-2, 1e-1)}
 
 # %% tags=["hide-input"]
 claim(
-    "coupled-strength",
+    "coupled-penalty-slows-the-task",
     f"Coupled at strength {', '.join(f'{s:g}' for s in parts)}, v is {', '.join(f'{v:.2f}' for v, _ in parts.values())} times as large "
     f"and the task's part of the step {', '.join(f'{part:.2f}' for _, part in parts.values())} of the decoupled one.",
     parts[1e-1][0] > 10 and parts[1e-1][1] < 0.5 and parts[1e-3][1] > parts[1e-2][1] > parts[1e-1][1],
@@ -229,12 +231,12 @@ plain, zero, strong = (trained(strength) for strength in (None, 0.0, 0.1))
 
 # %% tags=["hide-input"]
 claim(
-    "strength-0-every-bit",
+    "strength-zero-is-adam",
     "At strength 0 every bit is Adam's.",
     all(torch.equal(a, b) for a, b in zip(plain, zero, strict=True)),
 )
 claim(
-    "strength-0-1-weights",
+    "pull-leaves-moments-and-bias-alone",
     "At strength 0.1 the weights differ, Adam's moments and the bias do not, by a single bit.",
     not torch.equal(plain[0], strong[0]) and all(torch.equal(a, b) for a, b in zip(plain[1:], strong[1:], strict=True)),
 )
@@ -243,7 +245,7 @@ coupled_sgd = W - lr * (g + lam * gram_deviation_grad(W))
 decoupled_sgd = (W - lr * g) - isometry_step([W], lr * lam)[0]
 gap = float((coupled_sgd - decoupled_sgd).abs().max())
 claim(
-    "plain-gradient-descent-coupled",
+    "coupled-is-decoupled-without-adam",
     f"With plain gradient descent coupled and decoupled agree to {gap:.0e}.",
     gap < 1e-12,
 )
@@ -269,7 +271,9 @@ order = float(np.polyfit(np.log(rates), np.log(differences), 1)[0])
 
 # %% tags=["hide-input"]
 claim(
-    "two-differ-power", f"The two differ by a power {order:.2f} of the learning rate; 2 is expected.", 1.8 < order < 2.2
+    "evaluation-point-is-second-order",
+    f"The two differ by a power {order:.2f} of the learning rate; 2 is expected.",
+    1.8 < order < 2.2,
 )
 
 # %% [markdown]
@@ -301,14 +305,14 @@ follows, apart, renamed = pulls(None), pulls(1e-2), pulls(1e-1, strength=0.01)
 # %% tags=["hide-input"]
 shrunk = [float(second.norm() / first.norm()) for first, second in (follows, apart)]
 claim(
-    "schedule-lowers-learning-rate",
+    "pull-follows-the-schedule-or-not",
     f"A schedule that lowers the learning rate to a tenth leaves {shrunk[0]:.2f} of the pull, and {shrunk[1]:.2f} of one with its own "
     "learning rate.",
     abs(shrunk[0] - 0.1) < 1e-9 and abs(shrunk[1] - 1) < 1e-9,
 )
 gap = max(float((a - b).abs().max()) for a, b in zip(apart, renamed, strict=True))
 claim(
-    "ten-times-learning-rate",
+    "pull-depends-on-rate-times-strength",
     f"Ten times that learning rate at a tenth of the strength is the same pull, to {gap:.0e}.",
     gap < 1e-15 < float(apart[0].abs().max()),
 )
@@ -341,13 +345,13 @@ balances = {decay: balance(decay) for decay in (0.1, 0.3, 0.5)}
 # %% tags=["hide-input"]
 gaps = [float((balances[w] - (1 - w / 0.4) ** 0.5).abs().max()) for w in (0.1, 0.3)]
 claim(
-    "decay-0-1-0",
+    "decay-and-pull-balance",
     f"With decay 0.1 and 0.3 at strength 0.1, all singular values settle at {float(balances[0.1][0]):.3f} and "
     f"{float(balances[0.3][0]):.3f}, where the balance is ({(1 - 0.25) ** 0.5:.3f}, {(1 - 0.75) ** 0.5:.3f}).",
     max(gaps) < 2e-3,
 )
 claim(
-    "decay-0-5-above",
+    "strong-decay-wins",
     f"With decay 0.5, above 4 lambda = 0.4, they vanish: {float(balances[0.5][0]):.0e}.",
     float(balances[0.5][0]) < 1e-3,
 )
@@ -359,80 +363,52 @@ claim(
 # runs both over four strengths each, and varies evaluation point and laziness.
 
 # %% tags=["hide-input"]
-study = specs.get("strengths", "check")
-study_rows = store.read_compact(study)
-
-
-def second_half(rows, e):
-    """Mean online accuracy over the second half of the tasks: methods x seeds."""
-    part = rows[(rows["metric"] == "online_accuracy") & (rows["task"] >= e.stream.tasks // 2)]
-    return part.groupby(["method", "seed"])["value"].mean().unstack()
-
-
-def interval_of(difference):
-    """Mean and 95 % bootstrap interval over seeds, as text."""
-    low_, high_ = bootstrap_interval(difference.to_numpy(), np.random.default_rng(seed))
-    return f"{difference.mean():+.3f} [{float(low_):+.3f}, {float(high_):+.3f}]"
-
-
-late = second_half(study_rows, study)
-sweep = pd.DataFrame(
-    [
-        {"arm": arm, "strength": float(name.split("_")[1]), "seed": k, "accuracy": v}
-        for arm in ("decoupled", "coupled")
-        for name in late.index
-        if name.startswith(arm + "_")
-        for k, v in late.loc[name].items()
-    ]
-)
+study = Results.stored("strengths")
+fig, sweep = strength_figure(study, ["decoupled", "coupled"])
 
 # %% tags=["hide-input"]
-fig, ax = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
-for i, (arm, part) in enumerate(sweep.groupby("arm", sort=False)):
-    means = part.groupby("strength")["accuracy"].mean()
-    ax.plot(means.index, means, color=colours[i], linestyle=dashes[i], label=arm)
-    ax.plot(part["strength"], part["accuracy"], "os"[i], color=colours[i], markersize=4, alpha=0.6)
-ax.axhline(late.loc["adam"].mean(), color=figures.INK, linewidth=0.8, label="Adam")
-ax.set(xscale="log", xlabel="strength", ylabel="online accuracy, second half of the tasks")
-ax.legend()
+e = study.experiment
 show(
     fig,
     sweep,
     name="fig-strengths",
-    caption=f"Accuracy while learning, by strength: points are seeds, lines means. {study.stream.samples} images with random labels, "
-    f"{study.stream.tasks} tasks of {study.steps_per_task} steps, {study.net.depth} ReLU layers of {study.net.width}, learning rate "
-    f"1e-3, {len(study.seeds)} seeds.",
+    caption=f"Accuracy while learning late tasks, by strength: points are seeds, lines means. {e.stream.samples} images with random "
+    f"labels, {e.tasks} tasks of {e.steps_per_task} steps, {e.net.depth} ReLU layers of {e.net.width}, learning rate 1e-3, "
+    f"{len(e.seeds)} seeds.",
     alt="Both curves rise over the whole range of strengths; the coupled one lies about two orders of magnitude to the left and "
     "both end at nearly the same accuracy.",
 )
 
 # %% tags=["hide-input"]
-best = {arm: part.groupby("strength")["accuracy"].mean().idxmax() for arm, part in sweep.groupby("arm")}
-edge = {arm: part["strength"].max() for arm, part in sweep.groupby("arm")}
-difference = late.loc[f"decoupled_{best['decoupled']:g}"] - late.loc[f"coupled_{best['coupled']:g}"]
+by_strength = sweep.groupby(["arm", "strength"])["accuracy"].mean()
+best = {arm: by_strength[arm].idxmax() for arm in ("decoupled", "coupled")}
+late = study.means("online_accuracy")
+gain = study.gain("online_accuracy", f"decoupled_{best['decoupled']:g}", f"coupled_{best['coupled']:g}")
 claim(
-    "best-grid",
+    "best-strengths-at-edge-of-grid",
     f"Best on the grid: decoupled {best['decoupled']:g}, coupled {best['coupled']:g}, both at the edge of the grid; more might be "
     "better still.",
-    best == edge,
+    all(strength == by_strength[arm].index.max() for arm, strength in best.items()),
 )
 claim(
-    "these-decoupled-minus-coupled",
-    f"At these, decoupled minus coupled is {interval_of(difference)} in accuracy: no difference that matters.",
-    abs(difference.mean()) < 0.05,
+    "decoupled-no-better-than-coupled",
+    f"At these, decoupled minus coupled is {with_interval(*gain, '+.3f')} in late accuracy: no difference that matters.",
+    abs(gain[0]) < 0.05,
 )
 claim(
-    "printed-strength-1e-3",
-    f"At the printed strength 1e-3 coupled gives {late.loc['coupled_0.001'].mean():.2f}, decoupled "
-    f"{late.loc['decoupled_0.001'].mean():.2f}, Adam {late.loc['adam'].mean():.2f}.",
-    late.loc["coupled_0.001"].mean() > late.loc["decoupled_0.001"].mean() + 0.1,
+    "printed-strength-works-coupled-only",
+    f"At the printed strength 1e-3 coupled gives {late['coupled_0.001']:.2f}, decoupled {late['decoupled_0.001']:.2f}, Adam "
+    f"{late['adam']:.2f}.",
+    late["coupled_0.001"] > late["decoupled_0.001"] + 0.1,
 )
-others = {name: late.loc[name] - late.loc["decoupled_0.1"] for name in ("after_0.1", "lazy10_0.1", "lazy50_0.1")}
+lazier = ("after_0.1", "lazy10_0.1", "lazy50_0.1")
+others = [study.gain("online_accuracy", name, "decoupled_0.1") for name in lazier]
 claim(
-    "against-0-1-every",
-    f"Against 0.1 at every step: pull after Adam {interval_of(others['after_0.1'])}, every 10th step "
-    f"{interval_of(others['lazy10_0.1'])}, every 50th {interval_of(others['lazy50_0.1'])}.",
-    all(abs(d.mean()) < 0.12 for d in others.values()),
+    "when-the-pull-acts-matters-little",
+    "Against 0.1 at every step: pull after Adam {}, every 10th step {}, every 50th {}.".format(
+        *(with_interval(*other, "+.3f") for other in others)
+    ),
+    all(abs(difference) < 0.12 for difference, *_ in others),
 )
 
 # %% [markdown]
@@ -442,30 +418,18 @@ claim(
 # place.
 
 # %% tags=["hide-input"]
-tools = specs.get("interactions", "check")
-tools_rows = store.read_compact(tools)
-tools_late = second_half(tools_rows, tools)
-hidden_end = figures.hidden_layers(tools_rows[tools_rows["task"] == tools.stream.tasks - 1])
-mean_of = {
-    name: hidden_end[hidden_end["metric"] == name].groupby("method")["value"].mean()
-    for name in ("isometry_defect", "dead")
-}
+tools = Results.stored("interactions")
+t, d, dead = (tools.means(metric) for metric in ("online_accuracy", "isometry_defect", "dead"))
 show_table(
     [
-        {
-            "method": m.label,
-            "accuracy, second half": f"{tools_late.loc[m.name].mean():.2f}",
-            "mean (σ²−1)²": f"{mean_of['isometry_defect'][m.name]:.3g}",
-            "dead units": f"{mean_of['dead'][m.name]:.0%}",
-        }
-        for m in tools.methods
+        {"method": label, "late accuracy": f"{t[m]:.2f}", "mean (σ²−1)²": f"{d[m]:.3g}", "dead units": f"{dead[m]:.0%}"}
+        for m, label in tools.labels.items()
     ]
 )
 
 # %% tags=["hide-input"]
-t = tools_late.mean(axis=1)
 claim(
-    "adamo-0-1-keeps",
+    "advantage-holds-beside-other-tools",
     f"AdamO at 0.1 keeps its advantage over Adam ({t['adamo_0.1']:.2f} against {t['adam']:.2f}) with L2 ({t['adamo_0.1_l2']:.2f}), "
     f"decay ({t['adamo_0.1_adamw']:.2f}; AdamW alone {t['adamw']:.2f}), clipping ({t['adamo_0.1_clip']:.2f}; Adam clipped "
     f"{t['adam_clip']:.2f}) and a schedule ({t['adamo_0.1_cosine']:.2f}; Adam {t['adam_cosine']:.2f}).",
@@ -480,9 +444,8 @@ claim(
         )
     ),
 )
-d = mean_of["isometry_defect"]
 claim(
-    "muon-alone-lets-spectrum",
+    "pull-beside-muon-is-best",
     f"Muon alone lets the spectrum spread to a defect of {d['muon']:.0f} and reaches {t['muon']:.2f}; with the decoupled pull beside "
     f"it the defect is {d['muon_isometry']:.1f} and the accuracy {t['muon_isometry']:.2f}, the best of this table.",
     d["muon"] > 100 > 10 > d["muon_isometry"] and t["muon_isometry"] > t["muon"] and t["muon_isometry"] == t.max(),
@@ -510,9 +473,9 @@ pixels = torch.from_numpy(images.x).float()
 x_test = (torch.from_numpy(test.x).flatten(1).float() - pixels.mean()) / pixels.std()
 accuracy = float((net(x_test).argmax(1) == torch.from_numpy(test.y)).float().mean())
 hidden = spectrum_summary(net[3].weight)
-claim("one-pass-8-000", f"One pass over 8,000 digits: test accuracy {accuracy:.1%}.", accuracy > 0.85)
+claim("one-pass-over-digits", f"One pass over 8,000 digits: test accuracy {accuracy:.1%}.", accuracy > 0.85)
 claim(
-    "second-layer-s-singular",
+    "second-layer-near-isometry",
     f"The second layer's singular values stay in {hidden.min:.2f} to {hidden.max:.2f}.",
     hidden.min > 0.5 and hidden.max < 2,
 )
@@ -566,9 +529,11 @@ except RuntimeError as error:
 stamp(
     notebook="adamo",
     parameters={"width": width, "seed": seed},
-    specs={e.name: specs.digest(e, e.method("adamo_0.1")) for e in (tools,)}
-    | {study.name: specs.digest(study, study.method("decoupled_0.1"))},
-    seeds=study.seeds,
-    hardware=store.hardware_of(study_rows),
+    specs={
+        r.experiment.name: specs.digest(r.experiment, r.experiment.method(arm))
+        for r, arm in ((tools, "adamo_0.1"), (study, "decoupled_0.1"))
+    },
+    seeds=study.experiment.seeds,
+    hardware=study.hardware,
     wall_s=time.perf_counter() - started,
 )

@@ -18,6 +18,11 @@
 # **Why it matters.** Two dozen methods have been proposed, from weight decay to resetting units. If they are partial
 # measures of one thing, a table of what each one really does to a network's Jacobians shows it, and shows which part
 # matters.
+#
+# **Finding.** Each fixes a part: a norm, the largest singular value, the dead units, the spectrum of the weights, or the
+# activation ({prf:ref}`norm-methods-hold-mu`, {prf:ref}`whole-spectrum-is-held-by-few`). Which part matters here is the
+# activation ({prf:ref}`isometric-activation-beats-every-relu`), and more isometry is not always more accuracy
+# ({prf:ref}`weight-defect-orders-methods-weakly`).
 
 # %% tags=["parameters", "hide-input"]
 seed = 0  # 0..1000000: of the small example with one layer
@@ -25,25 +30,22 @@ seed = 0  # 0..1000000: of the small example with one layer
 # %% tags=["hide-input"]
 import time
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
 from dyniso import baselines
-from dyniso.report import figures
-from dyniso.study import specs, store
+from dyniso.report import lens
+from dyniso.report.results import Results
+from dyniso.stats import rank_correlation
+from dyniso.study import specs
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.isometry import gram_deviation, singular_values
 from dyniso.nets import mlp
 
 started = time.perf_counter()
-figures.use_style()
-experiment = specs.get("earlier_methods", "check")
-rows = store.read_compact(experiment)
-last = experiment.stream.tasks - 1
-labels = {m.name: m.label for m in experiment.methods}
+results = Results.stored("earlier_methods")
+experiment, labels = results.experiment, results.labels
 
 # %% [markdown]
 # ## What the paper says
@@ -75,7 +77,7 @@ parts = (mu_2 - mu_1**2) + (mu_1 - 1) ** 2
 gap = abs(float(gram_deviation(W) / 64 - parts))
 claim("two-parts-add-up", f"The two parts add up to the penalty of eq. 16, to {gap:.0e}.", gap < 1e-12)
 claim(
-    "gaussian-matrix-mu-1",
+    "gaussian-has-the-norm-not-the-spectrum",
     f"A Gaussian matrix has mu_1 = {float(mu_1):.2f} and mu_2 = {float(mu_2):.2f}: the right norm and a wide spectrum.",
     abs(float(mu_1) - 1) < 0.1 and float(mu_2) > 1.7,
 )
@@ -104,39 +106,8 @@ method.after_step()  # and method.new_task() at a task boundary
 # the last hidden features, and dormant units.
 
 
-# %% tags=["hide-input"]
-def summary(metric, layers, over_layers):
-    """Mean over seeds of a statistic over some layers after the last task."""
-    part = rows[(rows["metric"] == metric) & rows["layer"].map(layers) & (rows["task"] == last)]
-    part = figures.hidden_layers(part)
-    return part.groupby(["method", "seed"])["value"].agg(over_layers).groupby("method").median()
-
-
-end = rows[(rows["layer"] == "") & (rows["metric"] == "online_accuracy") & (rows["task"] > last - 3)]
-lens = pd.DataFrame(
-    {
-        "mu_1": summary("mu_1", lambda name: name.endswith("weight"), "mean"),
-        "mu_2": summary("mu_2", lambda name: name.endswith("weight"), "mean"),
-        "sigma_max": summary("sigma_max", lambda name: name.endswith("weight"), "max"),
-        "sigma_min": summary("sigma_min", lambda name: name.endswith("weight"), "min"),
-        "defect": summary("isometry_defect", lambda name: name.endswith("weight"), "mean"),
-        "D_mean2": summary("D_mean2", lambda name: name.startswith("hidden"), "mean"),
-        "block": summary("block_condition", lambda name: name == "hidden1", "mean"),
-        "gram": summary("gram_condition", lambda name: name == f"hidden{experiment.net.depth}", "mean"),
-        "rank": summary("feature_rank", lambda name: name == f"hidden{experiment.net.depth}", "mean"),
-        "dormant": summary("dormant_0.025", lambda name: name.startswith("hidden"), "mean"),
-        "accuracy": end.groupby("method")["value"].mean(),
-    }
-).loc[list(labels)]
-lens["block"] = lens["block"].where(lens["block"] > 0, np.inf)  # 0 stands for: no gradient comes through
-
-
-def short(value):
-    """A number as a cell prints it."""
-    if value >= 1e10:
-        return "∞"
-    return f"{value:.2f}" if value < 100 else f"{value:.0e}".replace("e+0", "e")
-
+# %%
+v = lens.table(results)  # a row a method
 
 # %% [markdown]
 # ## The measured table
@@ -145,27 +116,20 @@ def short(value):
 head = {"mu_1": "μ₁", "mu_2": "μ₂", "sigma_max": "σ max", "sigma_min": "σ min", "D_mean2": "mean σ² of D"}
 head |= {"block": "κ(B₁B₁ᵀ)", "gram": "κ(K_L)", "rank": "feature rank", "dormant": "dormant", "accuracy": "accuracy"}
 show_table(
-    [{"method": labels[name]} | {text: short(row[key]) for key, text in head.items()} for name, row in lens.iterrows()]
+    [{"method": labels[m]} | {text: lens.short(row[key]) for key, text in head.items()} for m, row in v.iterrows()]
 )
 
 # %% [markdown]
-# "∞" is a condition number beyond $10^{10}$; accuracy is the online accuracy of the last three tasks. As a picture:
+# "∞" is a condition number beyond $10^{10}$; accuracy is the online accuracy on late tasks. As a picture:
+
+# %%
+shown = {key: head[key].removeprefix("mean ") for key in ("mu_1", "sigma_max", "sigma_min", "D_mean2", "block", "gram")}
+fig, drawn = lens.matrix_figure(v, shown, list(labels.values()))
 
 # %% tags=["hide-input"]
-shown = ["mu_1", "sigma_max", "sigma_min", "D_mean2", "block", "gram"]
-ideal_distance = np.log10(lens[shown].clip(1e-3, 1e3)).abs()
-fig, ax = plt.subplots(figsize=(5.2, 8.4))
-ax.imshow(ideal_distance, cmap="cividis", vmin=0, vmax=2, aspect="auto")
-for (r, c), distance in np.ndenumerate(ideal_distance.to_numpy()):
-    text = short(lens[shown].iloc[r, c])
-    ax.text(c, r, text, ha="center", va="center", fontsize=8, color="black" if distance > 1 else "white")
-ax.set_xticks(range(len(shown)), [head[key].removeprefix("mean ") for key in shown], fontsize=8)
-ax.set_yticks(range(len(lens)), list(labels.values()), fontsize=8)
-ax.xaxis.tick_top()
-ax.tick_params(length=0)
 show(
     fig,
-    lens[shown].reset_index(),
+    drawn,
     name="fig-lens",
     caption="What each method does to isometry, after the last task: dark is the isometric value 1, bright is a factor of 100 "
     f"or more from it. {experiment.stream.samples} images, {experiment.stream.tasks} tasks of {experiment.steps_per_task} steps, "
@@ -179,7 +143,6 @@ show(
 # ## What each one fixes
 
 # %% tags=["hide-input"]
-v = lens
 norm_methods = ["nap", "row_norm"]
 claim(
     "norm-methods-hold-mu",
@@ -188,13 +151,13 @@ claim(
     all(abs(v.mu_1[m] - 1) < 1e-3 and v.mu_2[m] > 2 for m in norm_methods),
 )
 claim(
-    "spectral-normalisation-holds-sigma",
+    "spectral-norm-lets-the-rest-collapse",
     f"Spectral normalisation holds sigma_max = {v.sigma_max['spectral_norm']:.2f} and lets all the rest collapse: mean sigma^2 is "
     f"{v.mu_1['spectral_norm']:.2f}.",
     abs(v.sigma_max["spectral_norm"] - 1) < 0.01 and v.mu_1["spectral_norm"] < 0.2,
 )
 claim(
-    "spectral-penalty-bounds-sigma",
+    "spectral-penalty-leaves-the-smallest",
     f"The spectral penalty bounds sigma_max ({v.sigma_max['spectral_penalty']:.1f}; Adam {v.sigma_max['adam']:.1f}) and not "
     f"sigma_min ({v.sigma_min['spectral_penalty']:.2f}; Adam {v.sigma_min['adam']:.2f}).",
     v.sigma_max["spectral_penalty"] < 0.5 * v.sigma_max["adam"]
@@ -209,13 +172,13 @@ claim(
 whole_spectrum = ["parseval", "adamo_0.1", "maxmin_adamo_0.1", "isometric", "fire_one"]
 others = [m for m in v.index if m not in [*whole_spectrum, "fire", "l2_init", "upgd", "spectral_norm"]]
 claim(
-    "parseval-adamo-fire-isometric",
+    "whole-spectrum-is-held-by-few",
     f"Parseval, AdamO, FIRE and the isometric net fix the whole spectrum: mean (sigma^2 - 1)^2 at most "
     f"{v.defect[whole_spectrum].max():.2f}; the others, but for four, are above {v.defect[others].min():.1f}.",
     v.defect[whole_spectrum].max() < 0.7 and v.defect[others].min() > 1,
 )
 claim(
-    "those-four-l2-init",
+    "near-isometric-for-other-reasons",
     f"Of those four, L2-Init stays near its orthogonal start ({v.defect['l2_init']:.2f}), FIRE near its own scaled target "
     f"({v.defect['fire']:.2f}), and UPGD ({v.defect['upgd']:.2f}) and spectral norm ({v.defect['spectral_norm']:.2f}) have learned "
     f"next to nothing (accuracy {v.accuracy['upgd']:.2f} and {v.accuracy['spectral_norm']:.2f}).",
@@ -227,7 +190,7 @@ isometric_D = ["crelu", "maxmin", "maxmin_adamo_0.1", "isometric"]
 rest = [m for m in v.index if m not in isometric_D]
 plain = [m for m in rest if m not in ("nap", "layernorm")]
 claim(
-    "only-crelu-maxmin-isometric",
+    "only-crelu-and-maxmin-keep-the-norm",
     f"Only CReLU and MaxMin have an isometric activation Jacobian: mean sigma^2 of D is {v.D_mean2[isometric_D].min():.2f}; with ReLU "
     f"it is {v.D_mean2[plain].min():.2f} to {v.D_mean2[plain].max():.2f}, with LayerNorm before it {v.D_mean2['layernorm']:.2f}, "
     f"without a learned scale (NaP) {v.D_mean2['nap']:.2f}.",
@@ -235,44 +198,44 @@ claim(
 )
 both = ["isometric", "maxmin_adamo_0.1"]
 claim(
-    "only-those-w-d",
+    "even-gradients-need-weights-and-activation",
     f"Only those with W and D near isometric pass gradients evenly: kappa(B_1 B_1') is {v.block['isometric']:.1f} for the isometric "
     f"net and {v.block['maxmin_adamo_0.1']:.1f} for MaxMin with AdamO, at least {v.block.drop(both).min():.1f} for all others.",
     v.block[both].max() < 4 and v.block.drop(both).min() > 5,
 )
 singular = (v.block > 1e10).sum()
 claim(
-    "relu-isometric-w-not",
+    "isometric-weights-not-enough-with-relu",
     f"With ReLU, an isometric W is not enough: the median kappa(B_1 B_1') is beyond 1e10 or undefined for {singular} methods, "
     f"Parseval and AdamO at 0.1 among them.",
     v.block[["parseval", "adamo_0.1"]].min() > 1e10,
 )
 claim(
-    "nothing-fixes-features",
+    "nothing-fixes-the-features",
     f"Nothing fixes the features: kappa(K_L) is at least {v.gram.min():.0f}.",
     v.gram.min() > 30,
 )
 resets = ["redo", "continual_backprop"]
 claim(
-    "replacing-units-removes-dormancy",
+    "replacing-units-removes-dormancy-alone",
     f"Replacing units removes dormancy (ReDo {v.dormant['redo']:.0%}, continual backprop {v.dormant['continual_backprop']:.0%}, "
     f"Adam {v.dormant['adam']:.0%}) and leaves spectra as wide as Adam's: defect {v.defect['redo']:.0f} and "
     f"{v.defect['continual_backprop']:.0f}, Adam {v.defect['adam']:.0f}.",
     v.dormant[resets].max() < 0.25 * v.dormant["adam"] and v.defect[resets].min() > 20,
 )
 claim(
-    "muon-s-weights-grown",
+    "muon-learns-with-large-weights",
     f"Muon's weights have grown to mu_1 = {v.mu_1['muon']:.0f}, and yet it learns: accuracy {v.accuracy['muon']:.2f}.",
     v.mu_1["muon"] > 10 and v.accuracy["muon"] > 0.6,
 )
 claim(
-    "l2-er-raises-rank",
+    "feature-rank-penalty-leaves-spectrum-wide",
     f"L2-ER raises the rank of the features ({v['rank']['feature_rank']:.1f}; Adam {v['rank']['adam']:.1f}) and leaves the weights' spectrum "
     f"wide: defect {v.defect['feature_rank']:.0f}, from sigma_min {v.sigma_min['feature_rank']:.3f} to sigma_max {v.sigma_max['feature_rank']:.1f}.",
     v["rank"]["feature_rank"] > v["rank"]["adam"] and v.defect["feature_rank"] > 5,
 )
 claim(
-    "c-chain-leaves-wide",
+    "churn-penalty-leaves-spectrum-wide",
     f"C-CHAIN leaves it wide as well: defect {v.defect['churn']:.0f}. Shrink & perturb holds no value: sigma_min "
     f"{v.sigma_min['shrink_perturb']:.4f}, sigma_max {v.sigma_max['shrink_perturb']:.1f}, mu_1 {v.mu_1['shrink_perturb']:.2f}.",
     v.defect["churn"] > 5
@@ -350,25 +313,25 @@ updates = torch.stack(updates)
 
 # %% tags=["hide-input"]
 claim(
-    "600-steps-shrink-perturb",
+    "shrink-perturb-bulk-by-formula",
     f"600 steps of shrink & perturb take singular values of one to {least:.4f} to {edge:.3f}; the bulk ends at {bulk:.3f} by the formula.",
     abs(edge / bulk - 1) < 0.15 and least < 0.1 * edge,
 )
 claim(
-    "full-reset-forgets-accuracy",
+    "full-reset-does-not-restore-isometry",
     f"A full reset forgets (accuracy {stages[1][0]:.2f}, then {stages[2][0]:.2f}) and does not restore isometry: the defect is "
     f"{stages[0][1]:.0e} at the start, {stages[1][1]:.2f} after learning, {stages[2][1]:.2f} after the reset.",
     stages[1][0] > 0.9 and stages[2][0] < 0.4 and stages[0][1] < 1e-6 and stages[2][1] > 0.5,
 )
 claim(
-    "layernorm-s-jacobian-sends",
+    "layernorm-has-two-null-directions",
     f"LayerNorm's Jacobian sends the constant vector and the centred input to zero, to {null:.0e}; the other 14 singular values are "
     f"1/s, to {float((passed - 1).abs().max()):.0e}.",
     null < 1e-9 and float((passed - 1).abs().max()) < 1e-9,
 )
 band = ((updates > 0.65) & (updates < 1.25)).double().mean()
 claim(
-    "singular-values-100-updates",
+    "muon-updates-are-nearly-isometric",
     f"Of the singular values of 100 updates of Muon {float(band):.0%} lie in 0.65 to 1.25 and none above {float(updates.max()):.2f}; the "
     f"smallest is {float(updates.min()):.0e}.",
     0.7 < float(band) < 1 and float(updates.max()) < 1.25 and float(updates.min()) < 0.3,
@@ -381,7 +344,7 @@ claim(
 # %% tags=["hide-input"]
 def order(key, names):
     """Spearman's correlation of a column with the accuracy over methods."""
-    return float(v.loc[names, [key, "accuracy"]].replace(np.inf, 1e12).rank().corr().iloc[0, 1])
+    return rank_correlation(np.minimum(v.loc[names, key], 1e12), v.loc[names, "accuracy"])
 
 
 learners = [m for m in v.index if v.accuracy[m] > 0.15]
@@ -409,33 +372,33 @@ show_table(
 
 # %% tags=["hide-input"]
 claim(
-    "defect-weights-orders-methods",
+    "weight-defect-orders-methods-weakly",
     f"The defect of the weights orders the methods weakly ({correlations['defect'][0]:.2f}), what it leaves out strongly: "
     f"conditioning of the feature Gram {correlations['gram'][0]:.2f}, of the backward map {correlations['block'][0]:.2f}.",
     abs(correlations["defect"][0]) < abs(correlations["gram"][0]) - 0.15 and abs(correlations["block"][0]) > 0.5,
 )
 unconstrained = v.accuracy[["crelu", "maxmin"]]
 claim(
-    "isometric-activation-alone-weights",
+    "isometric-activation-beats-every-relu",
     f"An isometric activation alone, with weights left to Adam, beats every ReLU method: {unconstrained.min():.2f} against at most "
     f"{v.accuracy[rest].max():.2f}.",
     unconstrained.min() > v.accuracy[rest].max() + 0.02,
 )
 claim(
-    "isometry-weights-activation-together",
+    "isometric-weights-add-little-to-activation",
     f"Isometry of weights and activation together adds little to that here: {v.accuracy['isometric']:.2f} and "
     f"{v.accuracy['maxmin_adamo_0.1']:.2f} against {unconstrained.max():.2f}.",
     abs(v.accuracy[both] - unconstrained.max()).max() < 0.05,
 )
 claim(
-    "among-relu-nets-jumping",
+    "jumping-beats-pulling-with-relu",
     f"Among ReLU nets, jumping to the polar factor at each boundary (FIRE to one, {v.accuracy['fire_one']:.2f}) beats pulling all the "
     f"time (AdamO 0.1, {v.accuracy['adamo_0.1']:.2f}; Parseval, {v.accuracy['parseval']:.2f}) and a full reset "
     f"({v.accuracy['reset_all']:.2f}).",
     v.accuracy["fire_one"] > v.accuracy[["adamo_0.1", "parseval", "reset_all"]].max() + 0.05,
 )
 claim(
-    "nap-reaches-no-more",
+    "nap-no-better-than-its-layernorm",
     f"NaP reaches {v.accuracy['nap']:.2f}, no more than the LayerNorm in it ({v.accuracy['layernorm']:.2f}); ReDo {v.accuracy['redo']:.2f}, "
     f"AdamO 0.1 {v.accuracy['adamo_0.1']:.2f}.",
     v.accuracy["adamo_0.1"] > v.accuracy[["nap", "redo"]].max() + 0.05
@@ -479,6 +442,6 @@ stamp(
     parameters={"seed": seed},
     specs={m.name: specs.digest(experiment, m) for m in experiment.methods},
     seeds=experiment.seeds,
-    hardware=store.hardware_of(rows),
+    hardware=results.hardware,
     wall_s=time.perf_counter() - started,
 )
