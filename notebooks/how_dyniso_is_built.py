@@ -48,6 +48,7 @@ from dyniso import cli
 from dyniso.report import figures, house
 from dyniso.report.notebook import claim, show, show_markdown, stamp
 from dyniso.study import data, runner, sources, specs, store, streams, train
+from dyniso.study.training_code import TRAINERS, digest_of_code
 from dyniso.study.sources import import_graph
 from dyniso.study.stack import Run, Stack
 from dyniso.study.tasks import load_source
@@ -411,7 +412,7 @@ for what, (file, old, new) in {"nothing": ("optim.py", "", ""), **CHANGES}.items
     package = Path(shutil.copytree(store.PACKAGE, folder / str(len(rows)) / "dyniso"))
     source_text = (package / file).read_text(encoding="utf-8")
     (package / file).write_text(source_text.replace(old, new, 1), encoding="utf-8")
-    digests[what] = [store.digest_of_code(store.TRAINERS[False], name, False, package) for name in METHODS.values()]
+    digests[what] = [digest_of_code(TRAINERS[False], name, False, package) for name in METHODS.values()]
     stale = [name for name, a, b in zip(METHODS, digests[what], digests["nothing"], strict=True) if a != b]
     rows.append((what, ", ".join(stale) or "none"))
 table(rows[1:], "what changes", "runs that are trained again")

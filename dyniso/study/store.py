@@ -5,8 +5,6 @@ Long form, one row a number: experiment, tier, method, seed, task, layer, metric
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import os
 import re
@@ -17,28 +15,14 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
-from . import declared, reads, sources
+from . import reads
 from .sources import PACKAGE
-from .specs import Comparison, GameExperiment, Method, digest
+from .specs import Comparison, Method, digest
+from .training_code import code_digest
 
 COLUMNS = ["experiment", "tier", "method", "seed", "task", "layer", "metric", "value"]
 RUN_COLUMNS = ["digest", "commit", "torch", "hardware", "wall_s", "stacked_runs"]  # provenance kept by compact tables
 RunKey = tuple[str, int]  # name of the method, seed
-TRAINERS = {False: "dyniso.study.train", True: "dyniso.study.rl.train"}  # of streams, of games
-NOT_TRAINING = (  # reached by what trains, and without a say in its numbers: settings have a digest of their own
-    "dyniso",
-    "dyniso.study.specs",
-    "dyniso.study.specs.",
-    "dyniso.study.store",
-    "dyniso.study.checkpoint",
-    "dyniso.study.sources",
-    "dyniso.study.declared",
-    "dyniso.study.provenance",
-    "dyniso.study.reads",
-    "dyniso.checks",
-)
-PASSED_THROUGH = {"dyniso.baselines"}  # says which file holds which method; what a run needs of it is found by name
-KERNELS = ("dyniso.study.instruments.single", "dyniso.entk", "dyniso.kernels")  # only where an experiment measures them
 
 
 class UnusableError(ValueError):
@@ -54,28 +38,6 @@ def results_folder() -> Path:
 def runs_folder() -> Path:
     """Where single runs go: $DYNISO_RUNS, or ./runs where that is empty or not set."""
     return Path(os.environ.get("DYNISO_RUNS") or "runs").expanduser()
-
-
-def code_digest(experiment: Comparison, method: Method) -> str:
-    """Digest of the code that decides what a run computes; a run made by other code is not reused.
-
-    It covers what the engine of such experiments reaches. A method of `dyniso.baselines` enters with its own classes,
-    the others do not; what measures kernels enters where kernels are measured.
-    """
-    games = isinstance(experiment, GameExperiment)
-    measured = games or bool(getattr(experiment, "measures", ()))
-    return digest_of_code(TRAINERS[games], method.baseline, measured)
-
-
-@functools.cache
-def digest_of_code(trainer: str, baseline: str | None, measured: bool, folder: Path = PACKAGE) -> str:
-    """Digest of what a trainer reaches, with the classes of one method, and with or without what measures kernels."""
-    own = dict(declared.method_code(baseline, folder))
-    apart = declared.method_modules(folder) - own.keys()
-    without = {*NOT_TRAINING, *apart, *(() if measured else KERNELS)}
-    shared = sources.reach([trainer, *own], without, folder) - own.keys() - PASSED_THROUGH
-    parts = [sources.digest_of(shared, folder), *(text for _, text in sorted(own.items()))]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def run_path(folder: Path, experiment: Comparison, method: Method, seed: int) -> Path:
