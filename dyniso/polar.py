@@ -7,6 +7,7 @@ layer of one network. W = U diag(sigma) V' has the polar factor U V'.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from math import comb
 
 import numpy as np
@@ -23,7 +24,6 @@ CUSHION = 0.02407327  # of Polar Express: the published coefficients come from t
 
 # Steps of `polar_factor`: enough for sigma_min = 1e-6 of the scaled matrix, and for rounding error.
 POLAR_STEPS = {"newton_schulz": 40, "bjorck-2": 26, "bjorck-3": 22, "bjorck-4": 19, "cans": 30, "polar_express": 20}
-SCHEMES = (*POLAR_STEPS, "muon")
 
 
 def scale_below_one(W: Tensor) -> Tensor:
@@ -113,6 +113,18 @@ def interval_polynomials(steps: int, lower: float, terms: int, cushion: float = 
     return tuple(found)
 
 
+PER_STEP: dict[str, Callable[[int, float], tuple[Polynomial, ...]]] = {  # scheme -> polynomials for (steps, lower)
+    "newton_schulz": lambda steps, lower: (bjorck_polynomial(1),) * steps,
+    "bjorck-2": lambda steps, lower: (bjorck_polynomial(2),) * steps,
+    "bjorck-3": lambda steps, lower: (bjorck_polynomial(3),) * steps,
+    "bjorck-4": lambda steps, lower: (bjorck_polynomial(4),) * steps,
+    "cans": lambda steps, lower: interval_polynomials(steps, lower, terms=2),
+    "polar_express": lambda steps, lower: interval_polynomials(steps, lower, terms=3, cushion=CUSHION),
+    "muon": lambda steps, lower: (MUON,) * steps,
+}
+SCHEMES = tuple(PER_STEP)
+
+
 @functools.cache
 def step_polynomials(scheme: str, steps: int, lower: float = 1e-3) -> tuple[Polynomial, ...]:
     """The odd polynomial of each step of an orthogonalisation scheme, as coefficients (a, b, c, ...).
@@ -140,13 +152,7 @@ def step_polynomials(scheme: str, steps: int, lower: float = 1e-3) -> tuple[Poly
     require("scheme", scheme, SCHEMES)
     require_range("steps", steps, 1)
     require_that(0 < lower <= 1, "lower", lower, "in (0, 1]")
-    if scheme == "cans":
-        return interval_polynomials(steps, lower, terms=2)
-    if scheme == "polar_express":
-        return interval_polynomials(steps, lower, terms=3, cushion=CUSHION)
-    if scheme == "muon":
-        return (MUON,) * steps
-    return (bjorck_polynomial(1 if scheme == "newton_schulz" else int(scheme[-1])),) * steps
+    return PER_STEP[scheme](steps, lower)
 
 
 def apply_polynomials(X: Tensor, polynomials: tuple[Polynomial, ...]) -> Tensor:
