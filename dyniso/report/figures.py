@@ -73,8 +73,10 @@ CYCLE_METRICS = ("return", "evaluation_return", "dormant_0.025", "isometry_defec
 
 
 def use_style() -> None:
-    """Set the house style for all figures that follow."""
+    """Set the house style for all figures that follow; `notebook.show` shows them, a cell's end does not."""
     mpl.rcParams.update(STYLE)
+    if "inline" in mpl.get_backend():
+        plt.switch_backend("agg")
 
 
 def palette(count: int) -> list[tuple[float, float, float]]:

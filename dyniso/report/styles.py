@@ -57,9 +57,9 @@ ARMS: dict[str, dict[str, Any]] = {  # colour -> arm -> dash
     },
     "sky": {
         "parseval": SOLID,
-        "adamo_coupled": DASHED,
+        "adamo_coupled": LONG,
         "coupled_0.01": SOLID,
-        "coupled_0.001": DASHED,
+        "coupled_0.001": LONG,
         "coupled_0.0001": MIXED,
         "coupled_1e-05": DOTTED,
     },
