@@ -106,14 +106,14 @@ expected = {
     for kind, of in zip((specs.Experiment, specs.GameExperiment), parts, strict=True)
 }
 claim(
-    "experiments-tiers-streams-fields",
+    "every-field-of-every-experiment-is-shown",
     f"{len(specs.everything())} experiments at {len(specs.TIERS)} tiers: on streams each has all {expected[specs.Experiment]} "
     f"fields of its stream, its net and its own, on games all {expected[specs.GameExperiment]} of games, net, PPO and its own.",
     all(len(appendix.settings_of(one)) == expected[type(one)] for one in every)
     and len(every) == len(specs.everything()) * len(specs.TIERS),
 )
 claim(
-    "says-where-stream-or",
+    "every-experiment-names-its-sources",
     "Each says where its stream or games, its net and, on games, its PPO come from.",
     all(set(parts[isinstance(one, specs.GameExperiment)]) <= dict(one.sources).keys() for one in every),
 )
@@ -198,7 +198,7 @@ claim(
 )
 silent = [text.partition(".**")[0].strip("*") for text in described if "none is stated" in text]
 claim(
-    "classes-beside-optimizer-state",
+    "classes-that-state-their-source",
     f"Of {len(described)} classes beside an optimizer, {len(described) - len(silent)} state their source; "
     f"the other: {', '.join(silent) or 'none'}.",
     len(silent) <= 1,
@@ -223,12 +223,12 @@ show_markdown(appendix.folded(f"The candidates of {len(rows)} methods", appendix
 # %% tags=["hide-input"]
 other_seeds = {seed for experiment in every if experiment.name not in sweeps for seed in experiment.seeds}
 claim(
-    "methods-candidates-no-two",
+    "equal-numbers-of-different-candidates",
     f"Each of {len(specs.CANDIDATES)} methods has {BUDGET} candidates, no two alike.",
     all(len({specs.digest(every[0], m) for m in some}) == BUDGET for some in specs.CANDIDATES.values()),
 )
 claim(
-    "sweeps-seeds",
+    "seeds-of-sweeps-judge-nothing",
     f"The sweeps' seeds, {appendix.shown(TUNING_SEEDS)}, are in no experiment that compares methods.",
     not other_seeds & set(TUNING_SEEDS) and all(specs.get(name, "check").seeds == TUNING_SEEDS for name in sweeps),
 )
@@ -294,7 +294,7 @@ runs = int(found.stored["runs"].sum())
 declared = {(e.name, e.tier): len(e.methods) * len(e.seeds) for e in every}
 counted = found.stored.groupby(["experiment", "tier"])["runs"].sum()
 claim(
-    "experiments-tiers-stored-runs",
+    "what-is-stored-and-what-it-took",
     f"{len(counted)} of {len(every)} experiments and tiers are stored: {runs:,} runs, "
     f"{appendix.duration(found.stored['wall_s'].sum())} in all.",
     all(declared[key] == count for key, count in counted.items()),
@@ -304,7 +304,7 @@ stacks = [group for one in pieces for _, group in one.groupby(["hardware", "stac
 whole = [group for group in stacks if len(group) % group["stacked_runs"].iloc[0] == 0]
 once = sum(group["wall_s"].iloc[0] * (len(group) // group["stacked_runs"].iloc[0]) for group in whole)
 claim(
-    "no-stack-counted-twice",
+    "no-stack-is-counted-twice",
     f"No stack is counted twice: of {len(stacks)} stacks {len(whole)} are stored whole, and their seconds, each "
     f"taken once, are the sum of their runs' shares, {appendix.duration(once)}.",
     bool(np.isclose(once, sum(group["share_s"].sum() for group in whole))),
