@@ -17,6 +17,10 @@
 # simply added to the loss?
 #
 # **Why it matters.** Decoupling is what makes AdamO a method of its own; the penalty was known before.
+#
+# **Finding.** Decoupled, the strength does not depend on the scale of the task's gradient
+# ({prf:ref}`decoupled-ignores-gradient-scale`, {prf:ref}`coupled-depends-on-gradient-scale`). Each at its best strength, the
+# two do not differ in accuracy ({prf:ref}`decoupled-no-better-than-coupled`).
 
 # %% tags=["parameters", "hide-input"]
 width = 64  # 32..512: size n of the square matrices in the experiments on this page
@@ -32,11 +36,12 @@ import torch
 from torch import nn
 
 from dyniso.study import data, specs
+from dyniso.study.one_matrix import OneMatrix
 from dyniso.report import figures
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.report.results import Results
 from dyniso.report.strength_figures import strength_figure
-from dyniso.isometry import gram_deviation, gram_deviation_grad, singular_values, spectrum_summary
+from dyniso.isometry import gram_deviation_grad, spectrum_summary
 from dyniso.polar import polar_factor
 from dyniso.nets import mlp
 from dyniso.optim import AdamO, isometry_groups, isometry_step
@@ -47,11 +52,8 @@ started = time.perf_counter()
 figures.use_style()
 colours, dashes = figures.palette(8), figures.DASHES
 
-
-def normal(*shape, salt=0):
-    """Standard normal draws of this page's seed."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1000 * seed + salt))
-
+one = OneMatrix(width, seed)
+normal = one.normal  # draws of this page's seed
 
 # %% [markdown]
 # ## What the paper says
@@ -90,16 +92,6 @@ def normal(*shape, salt=0):
 
 
 # %%
-def after_noise(strength, coupled, scale, count=600):
-    """Isometry defect of a matrix after `count` steps under a task gradient of white noise times `scale`."""
-    p = nn.Parameter(1.5 * polar_factor(normal(width, width)))
-    optimizer = AdamO([p], lr=1e-3, isometry_strength=strength, coupled=coupled)
-    for k in range(count):
-        p.grad = scale * normal(width, width, salt=k + 1)
-        optimizer.step()
-    return float(gram_deviation(p.detach()) / width)
-
-
 # %% tags=["hide-input"]
 arms = [
     ("decoupled, 0.1", 0.1, False),
@@ -110,7 +102,7 @@ arms = [
 scales = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 defects = pd.DataFrame(
     [
-        {"arm": name, "gradient_scale": s, "defect": after_noise(lam, joined, s)}
+        {"arm": name, "gradient_scale": s, "defect": one.after_noise(lam, joined, s)}
         for name, lam, joined in arms
         for s in scales
     ]
@@ -144,23 +136,7 @@ claim(
 
 
 # %%
-def off_diagonal_share(coupled):
-    """Share of one penalty step that is not a change of singular values, after the moments have seen 50 noisy gradients."""
-    moved = []
-    for strength in (0.0, 0.1):
-        p = nn.Parameter(normal(width, width) / width**0.5)
-        optimizer = AdamO([p], lr=1e-3, isometry_strength=strength, coupled=coupled, isometry_every=50)
-        for k in range(50):  # the penalty acts in the last call only
-            start = p.detach().clone()
-            p.grad = normal(width, width, salt=k + 1) * normal(width, width, salt=7).exp()
-            optimizer.step()
-        moved.append(p.detach())
-    U, _, Vh = torch.linalg.svd(start)
-    core = U.T @ (moved[1] - moved[0]) @ Vh.T
-    return float((core - core.diag().diag()).norm() / core.norm())
-
-
-decoupled, coupled = off_diagonal_share(False), off_diagonal_share(True)
+decoupled, coupled = one.off_diagonal_share(False), one.off_diagonal_share(True)
 claim(
     "coupled-turns-singular-vectors",
     f"Decoupled, {decoupled:.0%} of the penalty's step turns singular vectors; coupled, {coupled:.0%}.",
@@ -173,21 +149,7 @@ claim(
 
 
 # %%
-def task_part(strength, count=50):
-    """Median ratio of coupled to decoupled v, and of the task's part of the step, under white noise of scale 0.01."""
-    seen = []
-    for coupled in (True, False):
-        p = nn.Parameter(1.5 * polar_factor(normal(width, width)))
-        optimizer = AdamO([p], lr=1e-4, isometry_strength=strength, coupled=coupled)
-        for k in range(count):
-            p.grad = 0.01 * normal(width, width, salt=k + 1)
-            optimizer.step()
-        seen.append(optimizer.state[p])
-    v_coupled, v, m = seen[0]["exp_avg_sq"], seen[1]["exp_avg_sq"], seen[1]["exp_avg"]
-    return float((v_coupled / v).median()), float((m / v_coupled.sqrt()).norm() / (m / v.sqrt()).norm())
-
-
-parts = {strength: task_part(strength) for strength in (1e-3, 1e-2, 1e-1)}
+parts = {strength: one.task_part(strength) for strength in (1e-3, 1e-2, 1e-1)}
 
 # %% tags=["hide-input"]
 claim(
@@ -216,18 +178,7 @@ claim(
 
 
 # %%
-def trained(strength, lr=1e-3, count=20):
-    """Weight, bias and Adam's moments of the weight after some steps under a fixed sequence of gradients."""
-    p, b = (nn.Parameter(normal(*shape) / width**0.5) for shape in ((width, width), (width,)))
-    adam = strength is None
-    optimizer = torch.optim.Adam([p, b], lr=lr) if adam else AdamO([p, b], lr=lr, isometry_strength=strength)
-    for k in range(count):
-        p.grad, b.grad = normal(width, width, salt=k + 1), normal(width, salt=k + 1)
-        optimizer.step()
-    return p.detach(), b.detach(), optimizer.state[p]["exp_avg"], optimizer.state[p]["exp_avg_sq"]
-
-
-plain, zero, strong = (trained(strength) for strength in (None, 0.0, 0.1))
+plain, zero, strong = (one.trained(strength) for strength in (None, 0.0, 0.1))
 
 # %% tags=["hide-input"]
 claim(
@@ -285,22 +236,7 @@ claim(
 
 
 # %%
-def pulls(isometry_lr, strength=0.1):
-    """Displacement by the pull alone at learning rate 1e-3, and after a scheduler has lowered it to a tenth."""
-    p = nn.Parameter(1.2 * polar_factor(normal(width, width).double()))
-    start, moved = p.detach().clone(), []
-    optimizer = AdamO([p], lr=1e-3, isometry_strength=strength, isometry_lr=isometry_lr)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
-    for _ in range(2):
-        p.data.copy_(start)
-        p.grad = torch.zeros_like(p)
-        optimizer.step()
-        schedule.step()
-        moved.append(p.detach() - start)
-    return moved
-
-
-follows, apart, renamed = pulls(None), pulls(1e-2), pulls(1e-1, strength=0.01)
+follows, apart, renamed = one.pulls(None), one.pulls(1e-2), one.pulls(1e-1, strength=0.01)
 
 # %% tags=["hide-input"]
 shrunk = [float(second.norm() / first.norm()) for first, second in (follows, apart)]
@@ -330,17 +266,7 @@ claim(
 
 
 # %%
-def balance(decay, strength=0.1, lr=0.1, count=3000):
-    """Singular values after many steps under decay and pull alone."""
-    p = nn.Parameter(polar_factor(normal(width, width)))
-    optimizer = AdamO([p], lr=lr, isometry_strength=strength, weight_decay=decay, decoupled_weight_decay=True)
-    p.grad = torch.zeros_like(p)
-    for _ in range(count):
-        optimizer.step()
-    return singular_values(p)
-
-
-balances = {decay: balance(decay) for decay in (0.1, 0.3, 0.5)}
+balances = {decay: one.balance(decay) for decay in (0.1, 0.3, 0.5)}
 
 # %% tags=["hide-input"]
 gaps = [float((balances[w] - (1 - w / 0.4) ** 0.5).abs().max()) for w in (0.1, 0.3)]
