@@ -156,9 +156,9 @@ def run(
     deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
     place = resolve_device(device)
     folder = store.runs_folder() if folder is None else folder
-    store.require_writable(folder / experiment.name / experiment.tier)
     check_methods(experiment)
     engine = make_engine(experiment, place)
+    store.require_writable(folder / experiment.name / experiment.tier)
     table = store.fitting_rows(experiment) if committed and not fresh else store.read_runs([])
     kept, paths = store.keys_of(table), store.run_paths(folder, experiment)
     everything = [Run(m, s) for m in experiment.methods for s in experiment.seeds]
