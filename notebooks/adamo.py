@@ -40,7 +40,7 @@ from dyniso.study.one_matrix import OneMatrix
 from dyniso.report import figures
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.report.results import Results
-from dyniso.report.strength_figures import strength_figure
+from dyniso.report.figures.strength import strength_figure
 from dyniso.isometry import gram_deviation_grad, spectrum_summary
 from dyniso.polar import polar_factor
 from dyniso.nets import mlp

@@ -32,7 +32,8 @@ import torch
 from torch import nn
 
 from dyniso import AdamO, isometry_groups
-from dyniso.report import arm_figures, arms, claims, figures, film
+from dyniso.report.figures import arms as arm_figures, film
+from dyniso.report import arms, claims, figures
 from dyniso.report.claims.games import PENALTY, SORTING
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.report.results import Results

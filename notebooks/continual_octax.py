@@ -31,7 +31,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dyniso.report import arm_figures, arms, claims, figures, film, returns
+from dyniso.report.figures import arms as arm_figures, film
+from dyniso.report import arms, claims, figures, returns
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.report.results import Results
 from dyniso.stats import with_interval

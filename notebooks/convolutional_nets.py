@@ -38,7 +38,7 @@ from dyniso.report import figures
 from dyniso.report.notebook import claim, show, stamp
 from dyniso.report.results import SCORE, Results
 from dyniso.study import specs
-from dyniso.study.snapshots import snapshots
+from dyniso.study.trials.snapshots import snapshots
 from dyniso.study.tasks import load_source
 
 started = time.perf_counter()

@@ -37,13 +37,13 @@ import torch
 from torch import nn
 
 from dyniso.dormancy import dead_units, dormancy_score, row_flow
-from dyniso.flow import descended, matrix_flow
+from dyniso.theory.flow import descended, matrix_flow
 from dyniso.isometry import gram_deviation, gram_deviation_grad
 from dyniso.polar import polar_factor
 from dyniso.report import figures
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.report.results import Results
-from dyniso.revival import half_uncovered, scene, shrunk_and_perturbed, spectral_limit, steps_until, time_to
+from dyniso.theory.revival import half_uncovered, scene, shrunk_and_perturbed, spectral_limit, steps_until, time_to
 from dyniso.study import specs
 
 started = time.perf_counter()

@@ -45,7 +45,8 @@ import pandas as pd
 import torch
 
 from dyniso import cli
-from dyniso.report import figures, house
+from dyniso.report import figures
+from dyniso.report.figures import house
 from dyniso.report.notebook import claim, show, show_markdown, stamp
 from dyniso.study import data, runner, sources, specs, store, streams, train
 from dyniso.study.training_code import TRAINERS, digest_of_code

@@ -37,7 +37,7 @@ import torch
 from torch import nn
 
 from dyniso.activations import MaxMin, activation
-from dyniso.isometric import (
+from dyniso.theory.isometric import (
     all_gates_open,
     input_gradients,
     isometric_net,
@@ -52,7 +52,7 @@ from dyniso.initialisation import orthogonal_
 from dyniso.polar import polar_factor
 from dyniso.report import figures
 from dyniso.report.notebook import claim, show, show_table, stamp
-from dyniso.study.lipschitz_fit import fit, make_target
+from dyniso.study.trials.lipschitz_fit import fit, make_target
 
 started = time.perf_counter()
 figures.use_style()

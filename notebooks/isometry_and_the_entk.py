@@ -41,12 +41,14 @@ from torch import nn
 
 from dyniso import nets
 from dyniso.entk import backward_maps, empirical_ntk, feature_grams
-from dyniso.kernel_factors import kernel_from_factors, kernel_over_positions, sample_blocks, tightness
+from dyniso.theory.kernel_factors import kernel_from_factors, kernel_over_positions, sample_blocks, tightness
 from dyniso.kernels import ntk_summary, without_constant_output
-from dyniso.report import figures, kernel_figures
+from dyniso.report import figures
+from dyniso.report.figures import kernels as kernel_figures
 from dyniso.report.notebook import claim, show, show_frame, stamp
-from dyniso.study import prescribed, runner
-from dyniso.study.prescribed import NETWORKS, ONES, Recipe, constant, network, sphere
+from dyniso.study.trials import prescribed
+from dyniso.study import runner
+from dyniso.study.trials.prescribed import NETWORKS, ONES, Recipe, constant, network, sphere
 
 started = time.perf_counter()
 torch.set_default_dtype(torch.float64)  # small eigenvalues are what this chapter is about

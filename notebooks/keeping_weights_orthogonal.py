@@ -38,14 +38,14 @@ import torch
 from torch import nn
 
 from dyniso.activations import GroupSort, MaxMin
-from dyniso.convergence import LABELS, errors_along, extremes, need, steps_to
+from dyniso.theory.convergence import LABELS, errors_along, extremes, need, steps_to
 from dyniso.isometry import as_matrix, conv_operator_singular_values, gram_deviation, singular_values
 from dyniso.initialisation import delta_orthogonal_
 from dyniso.nets import orthogonal
 from dyniso.polar import MUON, SCHEMES, minimax_polynomial, orthogonalise, polar_factor, scale_below_one
 from dyniso.report import figures
 from dyniso.report.notebook import claim, show, show_table, stamp
-from dyniso.study.lipschitz_fit import fit, make_target
+from dyniso.study.trials.lipschitz_fit import fit, make_target
 
 started = time.perf_counter()
 figures.use_style()

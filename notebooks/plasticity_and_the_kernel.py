@@ -41,9 +41,11 @@ import torch
 from dyniso import nets
 from dyniso.kernels import best_step_size, flow_plasticity, kernel_of_spectrum, loss_left
 from dyniso.kernels import plasticity, plasticity_bounds, worst_loss_left
-from dyniso.report import figures, kernel_figures
+from dyniso.report import figures
+from dyniso.report.figures import kernels as kernel_figures
 from dyniso.report.notebook import claim, show, show_frame, stamp
-from dyniso.study import gauge, runner
+from dyniso.study.trials import gauge
+from dyniso.study import runner
 
 started = time.perf_counter()
 torch.set_default_dtype(torch.float64)  # small eigenvalues are what this chapter is about
@@ -322,7 +324,7 @@ claim(
 # $$ (eq-gauge)
 #
 # leaves the function untouched on every input, and changes singular values and kernel. Draw $\log S_{ii}$ from a normal law with a
-# standard deviation that we turn up (`dyniso.study.gauge.rescale_`).
+# standard deviation that we turn up (`dyniso.study.trials.gauge.rescale_`).
 #
 # And we do what the formula only predicts: train. The residual starts as random signs, as a tenth of them, or as the centred one-hot
 # codes of the images' true labels. Full-batch gradient descent then runs at $\eta = 1/\lambda_{\max}$ on the real network, whose

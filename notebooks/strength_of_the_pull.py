@@ -42,7 +42,7 @@ from dyniso import nets
 from dyniso.polar import polar_factor
 from dyniso.report import figures
 from dyniso.report.notebook import claim, show, stamp
-from dyniso.strength import (
+from dyniso.theory.strength import (
     attacked,
     ceiling,
     guaranteed_interval,
@@ -51,8 +51,8 @@ from dyniso.strength import (
     white_gradients,
     white_updates,
 )
-from dyniso.study.needed_strength import Setting, needed_strength, pixels, power_law, train
-from dyniso.tolerance import SPECTRA, cost, defect, depth_bound, inequalities, set_spectra, tolerance
+from dyniso.study.trials.needed_strength import Setting, needed_strength, pixels, power_law, train
+from dyniso.theory.tolerance import SPECTRA, cost, defect, depth_bound, inequalities, set_spectra, tolerance
 
 started = time.perf_counter()
 figures.use_style()

@@ -28,7 +28,8 @@ import time
 
 import pandas as pd
 
-from dyniso.report import appendix, claims, figures, suite, suite_figures
+from dyniso.report import appendix, claims, figures, suite
+from dyniso.report.figures import suite as suite_figures
 from dyniso.report.notebook import claim, show, show_markdown, show_table, stamp
 from dyniso.report.results import SCORE, Results
 from dyniso.study import specs, store

@@ -37,9 +37,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from torch import nn
 
-from dyniso.conventions import CONVENTIONS, measure
-from dyniso.costs import allocated, flops, gram_deviation_grad_in_blocks, step_over_passes
-from dyniso.flow import FATES, divergence_limit, fate, flow, half_life, predicted_fate, pulled, stepped
+from dyniso.theory.conventions import CONVENTIONS, measure
+from dyniso.theory.costs import allocated, flops, gram_deviation_grad_in_blocks, step_over_passes
+from dyniso.theory.flow import FATES, divergence_limit, fate, flow, half_life, predicted_fate, pulled, stepped
 from dyniso.isometry import gram_deviation_grad, singular_values
 from dyniso.optim import AdamO, isometry_groups, isometry_step
 from dyniso.polar import newton_schulz, polar_factor, scale_below_one

@@ -44,10 +44,12 @@ from dyniso import nets
 from dyniso.activations import activation
 from dyniso.entk import feature_grams
 from dyniso.kernels import CORRELATION_MAPS, correlation_map
-from dyniso.report import figures, kernel_figures
+from dyniso.report import figures
+from dyniso.report.figures import kernels as kernel_figures
 from dyniso.report.notebook import claim, show, show_frame, stamp
-from dyniso.study import prescribed, runner
-from dyniso.study.prescribed import NETWORKS, ONES, Recipe, share, some, survey
+from dyniso.study.trials import prescribed
+from dyniso.study import runner
+from dyniso.study.trials.prescribed import NETWORKS, ONES, Recipe, share, some, survey
 
 started = time.perf_counter()
 torch.set_default_dtype(torch.float64)  # small eigenvalues are what this chapter is about

@@ -34,7 +34,7 @@ import time
 
 import numpy as np
 
-from dyniso.report import predictor_figures
+from dyniso.report.figures import predictors as predictor_figures
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.report.predictors import GUESSING, bars, correlation, explained, table
 from dyniso.report.results import Results

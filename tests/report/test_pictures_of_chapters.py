@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dyniso.report import lens, predictor_figures, predictors, strength_figures
+from dyniso.report import lens, predictors
+from dyniso.report.figures import predictors as predictor_figures
+from dyniso.report.figures import strength as strength_figures
 from dyniso.report.results import Results
 from dyniso.stats import rank_correlation
 
