@@ -1,1 +1,1 @@
-"""The mathematics of the chapters as functions: flows, strengths, tolerances, factors of the kernel; part of the core."""
+"""The mathematics of the chapters: flows, strengths, tolerances, factors of the kernel. Part of the core."""
