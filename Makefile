@@ -5,6 +5,9 @@
 
 export OMP_NUM_THREADS = 1
 export DYNISO_RUNS ?= $(CURDIR)/build/runs
+# compiled games are kept between processes: chapters and tests would compile each of them again
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')

@@ -406,7 +406,7 @@ CHANGES = {
     "a comment in the file of ReDo": ("baselines/units.py", "class ReDo(", "# a remark\nclass ReDo("),
     "ReDo itself": ("baselines/units.py", "<= self.threshold", "< self.threshold"),
     "the optimizer AdamO": ("optim.py", "import torch\n", "import torch\n\nCHANGED = True\n"),
-    "a figure of the report": ("report/figures.py", 'INK = "', 'INK = "#000000" or "'),
+    "a figure of the report": ("report/figures/__init__.py", 'INK = "', 'INK = "#000000" or "'),
 }
 rows, digests = [], {}
 for what, (file, old, new) in {"nothing": ("optim.py", "", ""), **CHANGES}.items():

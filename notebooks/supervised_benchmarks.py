@@ -28,6 +28,7 @@ import time
 
 import pandas as pd
 
+from dyniso.baselines import SHRINK_PERTURB
 from dyniso.report import appendix, claims, figures, suite
 from dyniso.report.figures import suite as suite_figures
 from dyniso.report.notebook import claim, show, show_markdown, show_table, stamp
@@ -393,7 +394,7 @@ show_table(
         {
             "name": labels[name],
             "variants known to us": str(len(appendix.NAMESAKES[appendix.namesake(m)])),
-            "here": appendix.NAMESAKES[appendix.namesake(m)][appendix.variant(m)],
+            "here": appendix.NAMESAKES[appendix.namesake(m)][appendix.variant(m, SHRINK_PERTURB)],
         }
         for name, m in shared.items()
     ]
