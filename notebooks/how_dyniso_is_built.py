@@ -595,7 +595,7 @@ claim(
 # A plotted point is the mean of stored rows, and a row comes from one training function whose settings name its file.
 # What comparisons rest on was executed above: paired draws, stacking that changes nothing beyond rounding, results
 # that never meet other settings. So the curves are what the code computes. That the code computes what the paper
-# means is another question; for that, read [AdamO](adamo) and the tests against independent implementations.
+# means is another question; for that, read {doc}`AdamO <adamo>` and the tests against independent implementations.
 #
 # ## Try changing
 #
