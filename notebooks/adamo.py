@@ -91,7 +91,6 @@ normal = one.normal  # draws of this page's seed
 # any difference is the penalty's.
 
 
-# %%
 # %% tags=["hide-input"]
 arms = [
     ("decoupled, 0.1", 0.1, False),

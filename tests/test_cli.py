@@ -231,15 +231,15 @@ def test_compact_run_stores_the_table_that_figure_reads_without_the_runs(home, c
 
 
 def test_run_says_what_it_reuses(home, capsys):
-    call = ["run", "small", "--device", "cpu", "--quiet"]
-    main([*call, "--seeds", "1"])
+    call = ["run", "small", "--device", "cpu"]
+    main([*call, "--quiet", "--seeds", "1"])
     assert capsys.readouterr().err == ""
     main([*call, "--compact"])
     assert_one_line(capsys.readouterr().err, "of 4 runs: 2 in", "--fresh")
 
 
 def test_compact_run_trains_nothing_that_the_table_has(home, capsys, monkeypatch):
-    call = ["run", "small", "--device", "cpu", "--quiet", "--compact"]
+    call = ["run", "small", "--device", "cpu", "--compact"]
     main(call)
     first = capsys.readouterr().out
     monkeypatch.setenv("DYNISO_RUNS", "elsewhere")

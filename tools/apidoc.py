@@ -173,7 +173,9 @@ def part_of(module: str) -> str:
 
 def module_page(module: str) -> str:
     """The page of one module, in MyST; in no table of contents, as a sidebar of a hundred modules helps nobody."""
-    return f"---\norphan: true\n---\n\n# {module.removeprefix('dyniso.')}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
+    title = module.removeprefix("dyniso.")
+    shown = f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
+    return f"---\norphan: true\n---\n\n# {title}\n\n{shown}"
 
 
 def overview(modules: Iterable[str], front_door: dict[str, str]) -> str:

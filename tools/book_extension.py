@@ -47,10 +47,13 @@ def in_signature(node: nodes.Node | None) -> bool:
 
 
 def own_ids(app: Sphinx, doctree: nodes.document) -> None:
-    """sphinx-proof gives the content of every observation the same id; it becomes that of the observation's name."""
+    """sphinx-proof gives every observation's content the same id, and every proof: each gets one of its own."""
     for section in doctree.findall(nodes.section):
         if section["ids"] == ["proof-content"]:
             section["ids"] = [f"{section.parent['label']}-content"]
+    proofs = [box for box in doctree.findall(nodes.admonition) if box["ids"] == ["proof"]]
+    for number, box in enumerate(proofs, start=1):
+        box["ids"] = [f"proof-{number}"]
 
 
 def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:

@@ -36,14 +36,14 @@ TOOLS = Path(__file__).resolve().parent
 if str(TOOLS) not in sys.path:  # where this file is loaded by its path
     sys.path.insert(0, str(TOOLS))
 
-import executing  # noqa: E402
+import execution  # noqa: E402
 import observing  # noqa: E402
 import parameters  # noqa: E402
-from executing import Job, NotebookFailed, saved_facts, sha256  # noqa: E402
+from execution import Job, NotebookFailed, saved_facts, sha256  # noqa: E402
 from parameters import UsageError, Value, nearest  # noqa: E402
 
 READS = re.compile(r"^# reads:(.*)$", re.MULTILINE)
-MAKERS = (executing, observing, parameters)  # modules below tools/ that decide what a page says
+MAKERS = (execution, observing, parameters)  # modules below tools/ that decide what a page says
 NO_CODE = ("dyniso",)  # the front door: names and a version
 
 
@@ -139,7 +139,7 @@ def tool_digest() -> str:
 
 def job(project: Project, source: Path, given: Mapping[str, Value], out: Path, for_book: bool = False) -> Job:
     """An execution of a chapter, its parameters checked."""
-    checked = parameters.checked_parameters(parameters.declared_parameters(executing.load(source)), given)
+    checked = parameters.checked_parameters(parameters.declared_parameters(execution.load(source)), given)
     facts = {"key": project.key(source, checked)}
     return Job(project.root, source, out, checked, facts, for_book)
 
@@ -148,7 +148,7 @@ def attempt(project: Project, source: Path) -> tuple[str, str | None, float]:
     """Execute one chapter for `build`: its name, the error if it failed, and the seconds."""
     start = time.monotonic()
     try:
-        executing.execute(job(project, source, {}, project.out / f"{source.stem}.ipynb", for_book=True))
+        execution.execute(job(project, source, {}, project.out / f"{source.stem}.ipynb", for_book=True))
     except NotebookFailed as error:
         return source.stem, str(error), time.monotonic() - start
     return source.stem, None, time.monotonic() - start
@@ -186,7 +186,7 @@ def told(lines: Iterable[str]) -> bool:
 def check_parameters_cell(source: Path) -> None:
     """UsageError, naming the notebook, if its parameters cell breaks the grammar or a default its own bounds."""
     try:
-        parameters.declared_parameters(executing.load(source))
+        parameters.declared_parameters(execution.load(source))
     except UsageError as error:
         raise UsageError(f"{source.stem}: {error}") from None
 
@@ -223,7 +223,7 @@ def run(project: Project, source: Path, given: Mapping[str, Value], out: Path | 
     target = output(project, source, out)
     check_parameters_cell(source)
     try:
-        executing.execute(job(project, source.resolve(), given, target))
+        execution.execute(job(project, source.resolve(), given, target))
     except NotebookFailed as error:
         told([str(error)])
         return 1
