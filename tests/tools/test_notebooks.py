@@ -90,7 +90,7 @@ def command(root: Path, *arguments: str) -> int:
 
 
 def test_values_from_the_command_line_take_the_type_of_the_default(root: Path) -> None:
-    declared = tool.parameters.declared_parameters(tool.executing.load(root / "notebooks" / "01_toy.py"))
+    declared = tool.parameters.declared_parameters(tool.execution.load(root / "notebooks" / "01_toy.py"))
     given = {"tier": "smoke", "count": "9", "rate": "1e-3", "fast": "False"}
     assert tool.parameters.checked_parameters(declared, given) == {
         "tier": "smoke",
@@ -284,14 +284,14 @@ def test_two_displays_in_a_figure_cell_are_refused() -> None:
     shown = {"output_type": "display_data", "metadata": {"dyniso": {"name": "f", "caption": "c", "alt": "a"}}}
     other = {"output_type": "display_data", "metadata": {}}
     with pytest.raises(ValueError, match="only display of its cell, found 2"):
-        tool.executing.lift_figure(SimpleNamespace(outputs=[shown, other], metadata={}))
+        tool.execution.lift_figure(SimpleNamespace(outputs=[shown, other], metadata={}))
 
 
 def test_neighbouring_stream_pieces_are_joined() -> None:
     pieces = [
         {"output_type": "stream", "name": name, "text": text} for name, text in (("a", "1"), ("a", "2"), ("b", "3"))
     ]
-    assert [piece["text"] for piece in tool.executing.joined_streams(pieces)] == ["12", "3"]
+    assert [piece["text"] for piece in tool.execution.joined_streams(pieces)] == ["12", "3"]
 
 
 READING = (
@@ -353,7 +353,7 @@ def test_output_into_a_folder_is_a_notebook_of_the_chapters_name(root: Path) -> 
 
 def test_two_outputs_in_one_folder_keep_their_own_figures(root: Path) -> None:
     source = root / "notebooks/01_toy.py"
-    jobs = [tool.executing.Job(root, source, root / name, {}) for name in ("a.ipynb", "b.ipynb")]
+    jobs = [tool.execution.Job(root, source, root / name, {}) for name in ("a.ipynb", "b.ipynb")]
     assert len({job.figures for job in jobs}) == 2
 
 
