@@ -78,7 +78,7 @@ class AdamO(Adam):
             the output head too; `isometry_groups` leaves out head, embeddings and norms. Vectors get plain Adam.
         lr, adam: the arguments of `torch.optim.Adam`, whose own step does the Adam part (all but `differentiable`).
         isometry_strength: lambda of eq. 20, at least 0; a number, or a tensor of the batch shape. 0 is bitwise
-            Adam. The printed value is 1e-3; useful values grow with lr * width (see the book's chapter on AdamO).
+            Adam. The printed value is 1e-3; most of our runs took far more (chapter on the strength of the pull).
         isometry_lr: step size of the isometry term; None follows lr and its schedule.
         isometry_every: k applies k times the strength on every k-th call: 1/k of the work, the same flow to 1st order.
         coupled: add strength * grad R to the gradient that Adam sees instead, for comparison; `p.grad` stays as it is.
