@@ -29,7 +29,7 @@ from .instruments.stacked import (
     steps_to,
     weight_measures,
 )
-from .learner import Clip, Learner
+from .learner import Clip, Learner, denormals_as_zero
 from .specs import Experiment, Method
 from .stack import Run
 from .tasks import Source, TaskData, load_source, load_task, task_order
@@ -88,6 +88,7 @@ class Trainer(Learner):
         return hits, losses
 
 
+@denormals_as_zero()
 def train_group(
     experiment: Experiment,
     runs: list[Run],

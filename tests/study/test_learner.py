@@ -8,7 +8,7 @@ import torch
 from dyniso import baselines
 from dyniso.nets import mlp
 from dyniso.optim import IsometryDivergenceError
-from dyniso.study.learner import SCHEDULES, Clip, Learner, clip
+from dyniso.study.learner import SCHEDULES, Clip, Learner, clip, denormals_as_zero
 from dyniso.study.specs import Method
 from dyniso.study.stack import Run
 
@@ -230,3 +230,20 @@ def test_learner_that_takes_up_a_state_goes_on_bit_for_bit(arm):
         learner.new_task(2)
     for name, p in first.params.items():
         assert torch.equal(p, second.params[name]), name
+
+
+def test_denormals_count_as_zero_while_it_trains_and_as_themselves_afterwards():
+    tiny = torch.tensor([1e-40])
+    with denormals_as_zero():
+        assert float(tiny * 1) == 0
+    assert float(tiny * 1) > 0
+
+
+def test_a_caller_who_flushes_denormals_still_does_afterwards():
+    torch.set_flush_denormal(True)
+    try:
+        with denormals_as_zero():
+            pass
+        assert float(torch.tensor([1e-40]) * 1) == 0
+    finally:
+        torch.set_flush_denormal(False)

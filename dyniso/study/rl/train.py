@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..checkpoint import Checkpoint
 from ..instruments.stacked import Measures, frames
+from ..learner import denormals_as_zero
 from ..specs.reinforcement import GameExperiment, Games
 from ..stack import Run
 from .player import Player
@@ -55,6 +56,7 @@ class Log:
         self.losses = defaultdict(list, state["losses"])
 
 
+@denormals_as_zero()
 def train_group(
     experiment: GameExperiment, runs: list[Run], device: torch.device, bar: tqdm, checkpoint: Checkpoint
 ) -> list[pd.DataFrame]:
