@@ -36,7 +36,7 @@ import torch
 from torch import nn
 
 from dyniso.study import data, specs
-from dyniso.study.one_matrix import OneMatrix
+from dyniso.study.trials.one_matrix import OneMatrix
 from dyniso.report import figures
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.report.results import Results

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dyniso.study.one_matrix import OneMatrix
+from dyniso.study.trials.one_matrix import OneMatrix
 
 ONE = OneMatrix(16, 3)
 

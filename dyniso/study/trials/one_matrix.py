@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..isometry import gram_deviation, singular_values
-from ..optim import AdamO
-from ..polar import polar_factor
+from ...isometry import gram_deviation, singular_values
+from ...optim import AdamO
+from ...polar import polar_factor
 
 
 @dataclass(frozen=True)
