@@ -74,14 +74,16 @@ def executed(job: Job, scratch: Path) -> tuple[Any, str]:
     """The notebook as far as it ran (None if not at all), and the line that stopped it, or ""."""
     import nbformat
     import papermill
+    from jupyter_client.manager import AsyncKernelManager
+    from kernel_sockets import over_sockets
     from papermill.exceptions import PapermillExecutionError
 
     partial = scratch / "partial.ipynb"
     options: dict[str, Any] = {"cwd": str(job.source.parent), "progress_bar": False, "start_timeout": START_TIMEOUT_S}
     options["extra_arguments"] = ["--IPKernelApp.log_level=CRITICAL"]  # it warns of local TCP, and of its own end
-    with tempfile.TemporaryDirectory() as sockets, environ(kernel_environment(scratch)):
+    with environ(kernel_environment(scratch)):
         try:
-            manager = ipc_kernel_manager(sockets)
+            manager = over_sockets(AsyncKernelManager)
             options |= {"parameters": dict(job.parameters), "kernel_manager_class": manager}
             return papermill.execute_notebook(load(job.source), str(partial), **options), ""
         except PapermillExecutionError as error:
@@ -135,26 +137,6 @@ def saved_facts(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, KeyError, json.JSONDecodeError):
         return {}
     return facts
-
-
-def ipc_kernel_manager(sockets: str) -> type:
-    """A kernel manager that talks over socket files in a folder of its own, with a short path.
-
-    The usual free TCP port is chosen before the kernel binds it, so kernels that start at the same time can collide.
-    """
-    from jupyter_client.manager import AsyncKernelManager
-    from traitlets import default
-
-    class IpcKernelManager(AsyncKernelManager):
-        @default("transport")
-        def _default_transport(self) -> str:
-            return "ipc"
-
-        @default("ip")
-        def _default_ip(self) -> str:
-            return str(Path(sockets, "kernel"))
-
-    return IpcKernelManager
 
 
 @contextmanager
