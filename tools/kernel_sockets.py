@@ -1,4 +1,4 @@
-"""Kernels that talk over socket files: a free TCP port is chosen before the kernel binds it, so that two can collide."""
+"""Kernels that talk over socket files: a free TCP port is chosen before a kernel binds it, so that two can collide."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from jupyter_client.manager import KernelManager
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from kernel_sockets import over_sockets  # noqa: E402
+from kernel_sockets import over_sockets
 
 
 def test_two_managers_have_sockets_in_two_folders():
