@@ -33,11 +33,11 @@ import torch
 
 from dyniso import nets
 from dyniso.isometry import as_matrix, conv_operator_singular_values, jacobian_singular_values, singular_values
-from dyniso.polar import polar_factor
 from dyniso.report import figures
 from dyniso.report.notebook import claim, show, stamp
 from dyniso.report.results import SCORE, Results
 from dyniso.study import specs
+from dyniso.theory.isometric import orthogonal_to_rounding
 from dyniso.study.trials.snapshots import snapshots
 from dyniso.study.tasks import load_source
 
@@ -63,18 +63,10 @@ figures.use_style()
 # %%
 generator = torch.Generator().manual_seed(seed)
 image = torch.randn(1, 8, 8, generator=generator, dtype=torch.float64)
-
-
-def blocks(downsample):
-    """Two convolution blocks without a head, with orthogonal kernels and random biases, in float64."""
-    body = nets.cnn((1, 8, 8), 4, (4, 16), (), "maxmin", downsample=downsample, seed=seed)[:-1].double()
-    for p in body.parameters():
-        drawn = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-        p.data = drawn if p.ndim == 1 else polar_factor(as_matrix(p.data)).reshape(p.shape)
-    return body
-
-
-unshuffled, strided = (jacobian_singular_values(blocks(how), image) for how in ("unshuffle", "stride"))
+bodies = [
+    nets.cnn((1, 8, 8), 4, (4, 16), (), "maxmin", downsample=how, seed=seed)[:-1] for how in ("unshuffle", "stride")
+]
+unshuffled, strided = (jacobian_singular_values(orthogonal_to_rounding(body, generator), image) for body in bodies)
 
 # %% tags=["hide-input"]
 claim(

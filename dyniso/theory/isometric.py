@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import GroupSort, activation
-from ..isometry import singular_values
+from ..isometry import as_matrix, singular_values
 from ..polar import polar_factor
 
 
@@ -42,6 +42,28 @@ def isometric_net(
     if head is not None:
         layer.weight.data = head
     return nn.Sequential(*layers[:-1])
+
+
+@torch.no_grad()
+def orthogonal_to_rounding(net: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Makes a net float64 in place: every weight's or kernel's matrix becomes its polar factor, biases standard normal.
+
+    Args:
+        net: of linear layers and convolutions whose weights have full rank, e.g. orthogonal to float32's rounding.
+        generator: of the biases.
+    Returns:
+        The same net.
+
+    >>> net = orthogonal_to_rounding(nn.Linear(3, 2), torch.Generator().manual_seed(0))
+    >>> bool((torch.linalg.svdvals(net.weight) - 1).abs().max() < 1e-14)
+    True
+    """
+    for p in net.double().parameters():
+        if p.ndim == 1:
+            p.copy_(torch.randn(p.shape, generator=generator, dtype=p.dtype))
+        else:
+            p.copy_(polar_factor(as_matrix(p)).reshape(p.shape))
+    return net
 
 
 def jacobians(net: nn.Module, x: Tensor) -> Tensor:

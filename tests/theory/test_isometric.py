@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from dyniso.isometry import singular_values
+from dyniso.isometry import as_matrix, singular_values
 from dyniso.kernels import correlation_map
+from dyniso.nets import cnn
 from dyniso.theory.isometric import (
     all_gates_open,
     input_gradients,
@@ -14,6 +15,7 @@ from dyniso.theory.isometric import (
     likeness_over_depth,
     lower_thresholds,
     not_affine,
+    orthogonal_to_rounding,
 )
 
 
@@ -103,3 +105,13 @@ def test_weights_come_from_the_generator_alone():
     assert torch.equal(first[0].weight, second[0].weight)
     assert torch.equal(torch.get_rng_state(), before)
     assert isinstance(first, nn.Sequential)
+
+
+def test_orthogonal_to_rounding_keeps_directions_and_draws_biases():
+    net = cnn((1, 8, 8), 4, (4,), (), "maxmin", downsample="unshuffle", seed=0)
+    before = [as_matrix(p.detach().double()) for p in net.parameters() if p.ndim > 1]
+    made = orthogonal_to_rounding(net, torch.Generator().manual_seed(1))
+    after = [as_matrix(p.detach()) for p in made.parameters() if p.ndim > 1]
+    assert max(float((singular_values(W) - 1).abs().max()) for W in after) < 1e-14
+    assert max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True)) < 1e-6
+    assert all(float(p.detach().abs().max()) > 0 for p in made.parameters() if p.ndim == 1)
