@@ -37,7 +37,8 @@ if [ "$have_uv" = yes ]; then
     if [ -z "${UV_DEFAULT_INDEX:-}" ] && [ -n "${PIP_INDEX_URL:-}" ]; then
         export UV_DEFAULT_INDEX="$PIP_INDEX_URL"
     fi
-    uv pip install --quiet --python .venv/bin/python "$@" && touch "$stamp" && exit 0
+    # bytecode too, as pip does: where none may be written later, each of many processes would compile torch again
+    uv pip install --quiet --compile-bytecode --python .venv/bin/python "$@" && touch "$stamp" && exit 0
     echo "setup: uv could not install; trying pip" >&2
 fi
 .venv/bin/python -m pip install --quiet "$@"
