@@ -71,7 +71,7 @@ def adamo_update(
 
 
 class AdamO(Adam):
-    """Adam with a decoupled isometry step (eqs. 19 and 20); drop-in for `torch.optim.Adam`.
+    """Adam with a decoupled isometry step, equations 19 and 20; drop-in for `torch.optim.Adam`.
 
     Args:
         params: parameters or groups. Given bare `model.parameters()`, every matrix and every kernel is regularised,
