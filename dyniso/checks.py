@@ -32,8 +32,18 @@ def nearest(value: object, allowed: Iterable[object]) -> str:
     "allowed are 'smoke', 'check'; did you mean 'smoke'?"
     """
     names = [str(a) for a in allowed]
-    hint = difflib.get_close_matches(str(value), names, 1) or [n for n in names if value and str(value) in n]
-    return "allowed are " + ", ".join(map(repr, names)) + (f"; did you mean {hint[0]!r}?" if hint else "")
+    return "allowed are " + (", ".join(map(repr, names)) or "none") + suggestion(value, names)
+
+
+def suggestion(value: object, allowed: Iterable[object]) -> str:
+    """The nearest name alone, to end an error message where a list of all would be too long; "" if none is near.
+
+    >>> suggestion("smok", ["smoke", "check"])
+    "; did you mean 'smoke'?"
+    """
+    names = [str(a) for a in allowed]
+    near = difflib.get_close_matches(str(value), names, 1) or [n for n in names if value and str(value) in n]
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def require(name: str, value: Any, allowed: Iterable[Any]) -> None:

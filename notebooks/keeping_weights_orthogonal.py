@@ -345,7 +345,7 @@ for name, attempt in ATTEMPTS.items():
         messages[name] = str(error)
 
 # %% tags=["hide-input"]
-show_table([{"input": name, "error": text.replace("|", "\\|")} for name, text in messages.items()])
+show_table([{"input": name, "error": text} for name, text in messages.items()])
 claim(
     "refusals-name-the-value",
     "Each is an error that names the value.",

@@ -35,12 +35,13 @@ import torch
 from dyniso import baselines, nets
 from dyniso.report import appendix, tuning
 from dyniso.study import specs
-from dyniso.report.notebook import claim, show_markdown, show_table, stamp
+from dyniso.report.notebook import claim, show_markdown, show_table, stamp, table
 from dyniso.study.specs.reinforcement import PPO, Games, PolicyNet
 from dyniso.study.optimizers import OPTIMIZERS, make_optimizer
 from dyniso.study.specs.supervised import BUDGET, TUNING_SEEDS
 from dyniso.study.stack import Run, Stack
 
+# reads: dyniso/baselines/*.py dyniso/activations.py dyniso/nets.py dyniso/optim.py
 started = time.perf_counter()
 read = appendix.cached()
 sweeps = [name for name in specs.REGISTRY if name.startswith(tuning.SWEEP)]
@@ -132,9 +133,9 @@ arms, fixed, played = (
 show_markdown(
     "\n\n".join(
         [
-            appendix.folded(f"{len(arms)} arms of the theory chapters and others", appendix.table(arms)),
-            appendix.folded(f"{len(fixed)} arms of the supervised suite", appendix.table(fixed)),
-            appendix.folded(f"{len(played)} arms on games", appendix.table(played)),
+            appendix.folded(f"{len(arms)} arms of the theory chapters and others", table(arms)),
+            appendix.folded(f"{len(fixed)} arms of the supervised suite", table(fixed)),
+            appendix.folded(f"{len(played)} arms on games", table(played)),
         ]
     )
 )
@@ -218,7 +219,7 @@ claim(
 
 # %% tags=["hide-input"]
 rows = appendix.candidate_rows(specs.CANDIDATES)
-show_markdown(appendix.folded(f"The candidates of {len(rows)} methods", appendix.table(rows)))
+show_markdown(appendix.folded(f"The candidates of {len(rows)} methods", table(rows)))
 
 # %% tags=["hide-input"]
 other_seeds = {seed for experiment in every if experiment.name not in sweeps for seed in experiment.seeds}
@@ -284,7 +285,7 @@ show_markdown("\n\n".join(appendix.cost_blocks(found)) or "Nothing is stored yet
 
 # %% tags=["hide-input"]
 speeds = appendix.speed_rows(found)
-show_markdown(appendix.table(speeds) if speeds else "Not run.")
+show_markdown(table(speeds) if speeds else "Not run.")
 
 # %% tags=["hide-input"]
 show_markdown(appendix.bullets(appendix.not_run(found)))
@@ -318,9 +319,7 @@ claim(
 stacks = {name: appendix.stack_rows(specs.find(name, tier), read) for name in specs.everything() if name not in sweeps}
 show_markdown(
     "\n\n".join(
-        appendix.folded(f"{name.replace('_', ' ')}, {tier}", appendix.table(rows))
-        for name, rows in stacks.items()
-        if rows
+        appendix.folded(f"{name.replace('_', ' ')}, {tier}", table(rows)) for name, rows in stacks.items() if rows
     )
     or f"Not run: no experiment at tier {tier}."
 )

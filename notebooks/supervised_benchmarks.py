@@ -245,7 +245,7 @@ show_table(
 
 # %%
 with_kernel = {name: r for name, r in results.items() if "kernel_ends" in r.experiment.measures}
-fig, cloud = suite_figures.predictors_figure(with_kernel)
+fig, cloud = suite_figures.predictors_figure(suite.predictors(with_kernel))
 show(
     fig,
     cloud,

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
 from dyniso.report.results import Results
 from dyniso.study.specs import Experiment, Net, Stream, get
@@ -53,3 +54,12 @@ def tiny_results(experiment: Experiment, gain: float) -> Results:
                 numbers = {"online_accuracy": 0.5 + gain * m, "sigma_max": 1.0 + m, "diverged": 0.0}
                 rows += [(method.name, seed, task, "", metric, value) for metric, value in numbers.items()]
     return Results(experiment, pd.DataFrame(rows, columns=["method", "seed", "task", "layer", "metric", "value"]))
+
+
+def with_spectrum(sigma, out, inp, seed=0):
+    """A float64 matrix (out, in) with the given singular values and random singular vectors."""
+    g = torch.Generator().manual_seed(seed)
+    m = len(sigma)
+    U = torch.linalg.qr(torch.randn(out, m, generator=g, dtype=torch.float64)).Q
+    V = torch.linalg.qr(torch.randn(inp, m, generator=g, dtype=torch.float64)).Q
+    return U @ torch.diag(torch.as_tensor(sigma, dtype=torch.float64)) @ V.T

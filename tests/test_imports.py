@@ -84,6 +84,12 @@ def test_no_module_imports_itself_by_any_way_round():
     assert [m for m in GRAPH if any(m in reached(other) for other in GRAPH[m])] == []
 
 
+def test_modules_can_be_read_in_one_sitting():
+    lines = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES.values())
+    assert lines[-1] < 450
+    assert lines[len(lines) // 2] < 200
+
+
 def test_specs_reach_only_names_and_refusals():
     beside = {f"dyniso{m}" for m in ("", ".checks", ".study", ".study.declared", ".study.sources")}
     assert {m for m in reached("dyniso.study.specs") if not m.startswith("dyniso.study.specs")} <= beside

@@ -162,6 +162,34 @@ def test_nothing_but_the_table_of_contents_lists_the_chapters() -> None:
         assert path.name == "_toc.yml" or len(named) <= len(chapters()) / 2, f"{path.relative_to(ROOT)}: {named}"
 
 
+def counted_additions() -> list[tuple[str, str, str]]:
+    """Lines of CONTRIBUTING.md whose number of files a commit shows: (number, files, subject of the commit)."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    return re.findall(r"^\|[^|]+\| (\d+): ([^|]+) \| the commit \"([^\"]+)\" \|$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("count", "files", "subject"), counted_additions())
+def test_an_addition_takes_the_files_of_the_commit_that_contributing_counts(
+    count: str, files: str, subject: str
+) -> None:
+    call = ["git", "log", "--format=%x00%s", "--name-only", "--fixed-strings", f"--grep={subject}"]
+    try:
+        log = subprocess.run(call, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    commits = [[line for line in part.splitlines() if line] for part in log.split("\0")[1:]]
+    changed = [names for first, *names in commits if first == subject]
+    if not changed:
+        pytest.skip("the history does not reach back to that commit")
+    assert [len(names) for names in changed] == [int(count)]
+    for name in re.findall(r"`(\w+/[\w./]*)`", files):
+        assert any(file.startswith(name) for file in changed[0]), name
+
+
+def test_contributing_counts_from_commits() -> None:
+    assert [subject.partition(":")[0] for _, _, subject in counted_additions()] == ["A method", "A stream"]
+
+
 def test_every_extra_that_the_code_or_the_documents_name_exists() -> None:
     said = re.compile(r"dyniso\[([\w,]+)\]|require_extra\(\"(\w+)\"|-e \.\[([\w,]+)\]")
     for path in project_files():

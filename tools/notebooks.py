@@ -8,8 +8,9 @@ A chapter is current if what it depends on says the same as when it was executed
 
 - its source, the pinned versions, and the code below tools/ that makes a page;
 - the library's code that it reaches by its imports; comments and docstrings do not count;
-- the stored tables and the manifest of data that it read, which it notes while it runs (`dyniso.study.reads`), and
-  files that it says it reads in a line of its source: `# reads: book/statements.toml notebooks/*.py`;
+- the stored tables and the manifest of data that it read, which it notes while it runs (`dyniso.study.reads`);
+- files that it says it reads in a line of its source: `# reads: book/statements.toml dyniso/baselines/*.py`. Of a
+  module its code and docstrings count, of chapters and other files every byte;
 - the CSVs of its figures are as it left them.
 
 A commit alone makes nothing stale: the page names the commit at which it was executed.
@@ -20,6 +21,7 @@ Exit status: 0 done, 1 a chapter failed or is stale, 2 the call was wrong (one l
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import multiprocessing
@@ -32,6 +34,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dyniso.checks import suggestion
+
 TOOLS = Path(__file__).resolve().parent
 if str(TOOLS) not in sys.path:  # where this file is loaded by its path
     sys.path.insert(0, str(TOOLS))
@@ -40,7 +44,7 @@ import execution  # noqa: E402
 import observing  # noqa: E402
 import parameters  # noqa: E402
 from execution import Job, NotebookFailed, saved_facts, sha256  # noqa: E402
-from parameters import UsageError, Value, nearest  # noqa: E402
+from parameters import UsageError, Value  # noqa: E402
 
 READS = re.compile(r"^# reads:(.*)$", re.MULTILINE)
 MAKERS = (execution, observing, parameters)  # modules below tools/ that decide what a page says
@@ -63,7 +67,7 @@ class Project:
         wanted = [Path(name).stem for name in names] or list(have)
         for name in wanted:
             if name not in have:
-                raise UsageError(f"no notebook {name} in notebooks/{nearest(name, have)}")
+                raise UsageError(f"no notebook {name} in notebooks/{suggestion(name, have)}")
         return [have[name] for name in wanted]
 
     def reads(self, source: Path) -> Iterator[Path]:
@@ -95,10 +99,12 @@ class Project:
         return sources.digest_of(reached, package)
 
     def digest_of(self, paths: Iterable[Path]) -> bytes:
-        """Names and contents of files, hashed."""
+        """Names and contents of files, hashed; of a module its code and docstrings, without comments and layout."""
         digest = hashlib.sha256()
         for path in paths:
-            digest.update(f"{path.relative_to(self.root)}\0{sha256(path)}\0".encode())
+            module = path.suffix == ".py" and path.parent.name != "notebooks"  # the prose of a chapter is in comments
+            content = without_comments(path) if module else sha256(path)
+            digest.update(f"{path.relative_to(self.root)}\0{content}\0".encode())
         return digest.digest()
 
     def saved(self, source: Path) -> dict[str, Any]:
@@ -124,6 +130,16 @@ class Project:
             for path in folder.glob(f"*{suffix}"):
                 if path.stem not in keep:
                     path.unlink()
+
+
+def without_comments(module: Path) -> str:
+    """Digest of a module's code and docstrings; of the whole text if it is no Python."""
+    from dyniso.study.sources import tree_of
+
+    try:
+        return hashlib.sha256(ast.dump(tree_of(module)).encode()).hexdigest()
+    except SyntaxError:
+        return sha256(module)
 
 
 def tool_digest() -> str:
@@ -219,7 +235,7 @@ def run(project: Project, source: Path, given: Mapping[str, Value], out: Path | 
     """Execute one chapter with other parameters into a file outside the book. Returns the exit status."""
     if not source.exists():
         known = [path.name for path in project.sources()]
-        raise UsageError(f"no file {source}{nearest(source.name, known)}")
+        raise UsageError(f"no file {source}{suggestion(source.name, known)}")
     target = output(project, source, out)
     check_parameters_cell(source)
     try:

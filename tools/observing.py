@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parameters import nearest
+from dyniso.checks import suggestion
 
 REFERENCE = re.compile(r"prf:ref\}+`(?:[^`<]*<)?([^`<>]+)>?`")
 LABEL = re.compile(r"^[# ]*:label: (\S+)$", re.MULTILINE)
@@ -67,7 +67,7 @@ def name_faults(root: Path) -> list[str]:
     labels = {label for text in pages.values() for label in LABEL.findall(text)}
     for used in references(root, pages):
         if used.name not in labels and not any(is_named(one, used.name) for _, one in claims):
-            faults.append(f"{used}: no observation {used.name}{nearest(used.name, [*owner, *labels])}")
+            faults.append(f"{used}: no observation {used.name}{suggestion(used.name, [*owner, *labels])}")
     return faults
 
 

@@ -6,10 +6,11 @@ Each line is `name = value  # ALLOWED: help`, ALLOWED being `lo..hi` or `a | b |
 from __future__ import annotations
 
 import ast
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from dyniso.checks import nearest, suggestion
 
 Value = bool | int | float | str
 
@@ -51,7 +52,7 @@ class Parameter:
         got = value if isinstance(value, str) else repr(value)
         if self.choices:
             if got not in self.choices:
-                raise UsageError(f"{self.name} = {got} is not one of {self.allowed}{nearest(got, self.choices)}")
+                raise UsageError(f"{self.name} = {got} is not one of {self.allowed}{suggestion(got, self.choices)}")
             return got == "True" if isinstance(self.default, bool) else type(self.default)(got)
         try:
             number = int(got) if isinstance(self.default, int) else float(got)
@@ -91,12 +92,6 @@ def limits(name: str, default: Value, allowed: str, help_text: str) -> tuple[Any
     return name, default, allowed, help_text, (), (low, high)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A suggestion to append to an error message, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 def declared_parameters(nb: Any) -> dict[str, Parameter]:
     """The parameters of a notebook, by name, from its cell tagged `parameters`; empty if it has none."""
     cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", [])]
@@ -111,6 +106,5 @@ def checked_parameters(declared: Mapping[str, Parameter], given: Mapping[str, Va
     """`given`, in the declared types; UsageError for a name that is not declared or a value that is not allowed."""
     for name in given:
         if name not in declared:
-            has = ", ".join(declared) or "none"
-            raise UsageError(f"unknown parameter {name}{nearest(name, declared)} (declared: {has})")
+            raise UsageError(f"unknown parameter {name}; {nearest(name, declared)}")
     return {name: declared[name].read(value) for name, value in given.items()}

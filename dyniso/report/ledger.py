@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..checks import nearest, require_keys
+from ..checks import nearest, require_keys, suggestion
 from .claims import SOURCES
 from .notebook import ClaimLine, claim_lines, is_named
 
@@ -159,8 +159,7 @@ class Chapters:
         if hits:
             raise LookupError(f"{name!r} is in several chapters: {', '.join(chapter for chapter, _ in hits)}")
         known = [one.name for lines in self.lines.values() for one in lines]
-        hint = nearest(name, known).partition("; ")[2]
-        raise LookupError(f"no observation {name!r}" + (f"; {hint}" if hint else ""))
+        raise LookupError(f"no observation {name!r}{suggestion(name, known)}")
 
     def problems(self, ledger: Ledger) -> list[str]:
         """One line for each name in evidence that is not found, with its entry, and for each name that is doubled."""

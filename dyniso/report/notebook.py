@@ -186,16 +186,21 @@ def show_markdown(text: str) -> None:
 
 
 def show_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Show rows that share their keys as a table in the page's own style; numbers come formatted, as text.
+    """Show rows that share their keys as a table in the page's own style; numbers come formatted, as text."""
+    show_markdown(table(rows))
 
-    >>> show_table([{"method": "Adam", "strength": "none"}])
-    | method | strength |
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows that share their keys as a Markdown table.
+
+    >>> print(table([{"method": "Adam", "norm": "|w|"}]))
+    | method | norm |
     |:--|:--|
-    | Adam | none |
+    | Adam | \\|w\\| |
     """
-    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    lines = [[str(cell).replace("|", "\\|") for cell in line] for line in (rows[0], *(row.values() for row in rows))]
     head, *body = ("| " + " | ".join(line) + " |" for line in lines)
-    show_markdown("\n".join([head, "|" + ":--|" * len(lines[0]), *body]))
+    return "\n".join([head, "|" + ":--|" * len(lines[0]), *body])
 
 
 def show_frame(frame: DataFrame, formats: Sequence[str], note: str) -> None:

@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import require
 from . import reads
 
 SPLITS = ("train", "test")
@@ -122,12 +122,8 @@ def load(name: str, split: str = "train") -> Images:
     >>> digits.y[:8].tolist()
     [7, 2, 1, 0, 4, 1, 4, 9]
     """
-    if name not in names():
-        near = get_close_matches(str(name), names(), n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise ValueError(f"unknown data set {name!r}: {hint}Known sets: {', '.join(names())}")
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r} of {name}: use 'train' or 'test'")
+    require("name", name, names())
+    require("split", split, SPLITS)
     form, files = _locate(name, split) or _fetch(name, split)
     x, y = _decode(form.members(split), files)
     if name == "cifar100":

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .data import Images, load
 from .specs import BITS, Experiment, Stream
-from .streams import FEATURES, Task, batch_order, from_new_task, make_task
+from .streams import FEATURES, batch_order, from_new_task, make_task
 
 
 def standardise(images: Images, pool: int | None = None, scale: str | None = None) -> Tensor:
@@ -52,17 +52,6 @@ def inputs_of(stream: Stream, images: Images | None) -> tuple[Tensor, np.ndarray
     channels, height, width = images.x.shape[1:]
     pool = stream.pool or 1
     return standardise(images, stream.pool, stream.scale), images.y, (channels, height // pool, width // pool)
-
-
-def task_arrays(x: Tensor, task: Task) -> tuple[Tensor, Tensor]:
-    """The inputs (samples, pixels) and labels (samples,) of one task, as tensors on x's device."""
-    labels = torch.from_numpy(task.labels).to(x.device)
-    if task.inputs is not None:
-        return torch.from_numpy(task.inputs).to(x.device), labels
-    inputs = x[torch.from_numpy(task.rows).to(x.device)]
-    if task.permutation is not None:
-        inputs = inputs[:, torch.from_numpy(task.permutation).to(x.device)]
-    return inputs, labels
 
 
 class Source(NamedTuple):

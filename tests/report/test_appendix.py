@@ -16,6 +16,7 @@ from test_tuning import reader, sweep_rows
 from dyniso import baselines, optim
 from dyniso.baselines import CLASSES, SHRINK_PERTURB
 from dyniso.report import appendix
+from dyniso.report.notebook import table
 from dyniso.study import specs, store
 from dyniso.study.specs import ADAM, Method, Net, Stream
 
@@ -61,8 +62,8 @@ def test_experiment_block_shows_each_tier_s_value_and_every_source(name):
 def test_tables_have_four_columns_at_most():
     sweep = appendix.Sweep("labels_mnist", "", {"adam": np.zeros(4)}, {"adam": 0}, dict.fromkeys(specs.CANDIDATES, 0))
     texts = [appendix.experiment_block(by_tier) for by_tier in specs.REGISTRY.values()]
-    texts += [appendix.table(appendix.arm_rows([specs.get("earlier_methods")], CLASSES))]
-    texts += [appendix.table(appendix.candidate_rows(specs.CANDIDATES)), appendix.sweep_block(sweep)]
+    texts += [table(appendix.arm_rows([specs.get("earlier_methods")], CLASSES))]
+    texts += [table(appendix.candidate_rows(specs.CANDIDATES)), appendix.sweep_block(sweep)]
     lines = [line for text in texts for line in text.splitlines() if line.startswith("|")]
     assert max(len(re.findall(r"(?<!\\)\|", line)) - 1 for line in lines) <= 4
 

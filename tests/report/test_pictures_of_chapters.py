@@ -57,6 +57,7 @@ def test_side_by_side_draws_the_means_over_seeds(measured):
     adam = points[points["method"] == "adam"]["P_100"].to_numpy()
     np.testing.assert_allclose(adam, results.by_task("P_100", "adam"))
     np.testing.assert_array_equal(fig.axes[0].lines[0].get_ydata(), adam)
+    assert len(predictor_figures.side_by_side(results, ["P_100"])[0].axes) == 1
 
 
 def test_sweep_has_each_strength_and_seed_and_its_lines_are_means_of_them():

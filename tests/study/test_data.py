@@ -243,9 +243,9 @@ def test_cifar100_order_does_not_depend_on_the_order_of_the_source(stage: Manife
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("mnits",), r"unknown data set 'mnits': did you mean 'mnist'.*Known sets: mnist-small"),
-        (("",), r"unknown data set '': Known sets: mnist-small"),
-        (("cifar10", "validation"), r"unknown split 'validation' of cifar10: use 'train' or 'test'"),
+        (("mnits",), r"name='mnits'; allowed are 'mnist-small', .* did you mean 'mnist'\?"),
+        (("",), r"name=''; allowed are 'mnist-small', [^;]*$"),
+        (("cifar10", "validation"), r"split='validation'; allowed are 'train', 'test'"),
     ],
 )
 def test_unknown_name_or_split_is_answered_with_what_is_known(arguments: tuple[str, ...], message: str) -> None:

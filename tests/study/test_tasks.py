@@ -8,8 +8,8 @@ import torch
 
 from dyniso.study import data
 from dyniso.study.specs import Stream, get
-from dyniso.study.streams import make_task
-from dyniso.study.tasks import load_source, load_task, standardise, task_arrays, task_order
+from dyniso.study.streams import Task, make_task
+from dyniso.study.tasks import Source, load_source, load_task, standardise, task_order
 
 CPU = torch.device("cpu")
 LABELS = np.arange(1000) % 7  # true labels of pretended images
@@ -20,10 +20,17 @@ def stream(kind: str) -> Stream:
     return Stream(kind, samples=600, tasks=5)
 
 
+def whole_task(kind: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Task]:
+    """Inputs and labels of all samples of task 3 of seed 0, as a run is given them, and the task that they are of."""
+    experiment = replace(get("random_labels"), stream=stream(kind))
+    loaded = load_task(experiment, [0], 3, Source(x, LABELS, x.shape[1:], 10))
+    (inputs,), (labels,) = loaded.take(torch.arange(600)[None])
+    return inputs, labels, make_task(stream(kind), 0, 3, LABELS, x.shape[1])
+
+
 def test_undoing_the_permutation_gives_the_original_pixels():
     x = torch.arange(1000 * PIXELS, dtype=torch.float32).view(1000, PIXELS)
-    task = make_task(stream("permuted_pixels"), 0, 3, LABELS, PIXELS)
-    inputs, labels = task_arrays(x, task)
+    inputs, labels, task = whole_task("permuted_pixels", x)
     assert not torch.equal(inputs, x[task.rows])
     assert torch.equal(inputs[:, np.argsort(task.permutation)], x[task.rows])
     assert labels.tolist() == task.labels.tolist()
@@ -31,8 +38,9 @@ def test_undoing_the_permutation_gives_the_original_pixels():
 
 def test_random_label_inputs_are_the_chosen_images():
     x = torch.arange(2000.0).view(1000, 2)
-    task = make_task(stream("random_labels"), 0, 3, LABELS, 2)
-    assert torch.equal(task_arrays(x, task)[0], x[task.rows])
+    inputs, labels, task = whole_task("random_labels", x)
+    assert torch.equal(inputs, x[task.rows])
+    assert labels.tolist() == task.labels.tolist()
 
 
 def test_standardised_images_have_mean_zero_and_variance_one():

@@ -14,7 +14,7 @@ from dyniso.study import train
 from dyniso.study.specs import BASELINES, BITS, CANDIDATES, Experiment, Method, Net, Stream, only_methods
 from dyniso.study.stack import Run, Stack
 from dyniso.study.streams import batch_order, make_task
-from dyniso.study.tasks import Source, load_source, load_task, task_arrays, task_order
+from dyniso.study.tasks import Source, load_source, load_task, task_order
 from dyniso.study.train import Trainer, make_net, train_group
 
 CPU = torch.device("cpu")
@@ -77,6 +77,13 @@ def test_stacked_group_equals_the_same_runs_alone(tiny, source, kind, variant):
     assert len({value(rows, "sigma_max", "3.weight", task=1) for rows in together}) == len(runs)
 
 
+def whole_task(stream, seed, task, source):
+    """Inputs (samples, features) and labels (samples,) of one task, from its indices by indexing alone."""
+    drawn = make_task(stream, seed, task, source.labels, source.inputs.shape[1])
+    x = source.inputs[drawn.rows] if drawn.inputs is None else torch.from_numpy(drawn.inputs)
+    return x if drawn.permutation is None else x[:, drawn.permutation], torch.from_numpy(drawn.labels)
+
+
 def plain_loop(experiment, method, seed, source):
     """What a user would write for one run: an ordinary module, optimizer and loop. Returns net and online accuracy."""
     net = train.make_net(experiment, method, seed, source)
@@ -86,7 +93,7 @@ def plain_loop(experiment, method, seed, source):
         groups = isometry_groups(net, isometry_strength=method.isometry_strength)
         optimizer = AdamO(groups, lr=method.lr, isometry_every=method.isometry_every, coupled=method.coupled)
     for task in range(experiment.stream.tasks):
-        x, y = task_arrays(source.inputs, make_task(experiment.stream, seed, task, source.labels, 784))
+        x, y = whole_task(experiment.stream, seed, task, source)
         hits = []
         for batch in batch_order(experiment.stream, seed, task, experiment.steps_per_task, experiment.batch):
             logits = net(x[batch])
@@ -136,7 +143,7 @@ def test_recorded_rows_are_those_of_a_plain_loop(tiny, source, which):
     rows = train_group(tiny, [Run(m, 0) for m in tiny.methods], source)[which]
     net, online = plain_loop(tiny, method, 0, source)
     assert value(rows, "online_accuracy", task=last) == pytest.approx(online, abs=1e-6)
-    x, y = task_arrays(source.inputs, make_task(tiny.stream, 0, last, source.labels, 784))
+    x, y = whole_task(tiny.stream, 0, last, source)
     assert value(rows, "end_accuracy", task=last) == pytest.approx((net(x).argmax(1) == y).float().mean().item())
     for name in ("1.weight", "3.weight", "5.weight"):
         sigma = singular_values(net.get_parameter(name))
@@ -352,7 +359,7 @@ def test_regression_run_equals_a_plain_loop(regression):
     net = make_net(regression, method, 1, source)
     optimizer = torch.optim.Adam(net.parameters(), lr=method.lr)
     for task in range(regression.stream.tasks):
-        x, y = task_arrays(source.inputs, make_task(regression.stream, 1, task, source.labels, 21))
+        x, y = whole_task(regression.stream, 1, task, source)
         losses = []
         for positions in task_order(regression, [1], task)[:, 0]:
             loss = (net(x[positions])[:, 0] - y[positions]).square().mean()

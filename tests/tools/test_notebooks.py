@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dyniso import baselines
+from dyniso.report import appendix
 from dyniso.study import sources
 
 TOOL = Path(__file__).parents[2] / "tools" / "notebooks.py"
@@ -103,9 +106,9 @@ def test_values_from_the_command_line_take_the_type_of_the_default(root: Path) -
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("teir", "check", "unknown parameter teir; did you mean tier? (declared: tier, count, rate, fast)"),
-        ("zzz", "1", "unknown parameter zzz (declared: tier, count, rate, fast)"),
-        ("tier", "chek", "tier = chek is not one of smoke | check; did you mean check?"),
+        ("teir", "check", "unknown parameter teir; allowed are 'tier', 'count', 'rate', 'fast'; did you mean 'tier'?"),
+        ("zzz", "1", "unknown parameter zzz; allowed are 'tier', 'count', 'rate', 'fast'"),
+        ("tier", "chek", "tier = chek is not one of smoke | check; did you mean 'check'?"),
         ("count", "four", "count = four is not a whole number; allowed: 1..9"),
         ("count", "2.5", "count = 2.5 is not a whole number; allowed: 1..9"),
         ("count", "10", "count = 10 is out of range; allowed: 1..9"),
@@ -154,7 +157,7 @@ def test_a_malformed_parameters_cell_stops_the_build_with_the_notebook_named(
 @pytest.mark.usefixtures("no_kernel")
 def test_an_unknown_chapter_is_status_2_with_the_nearest_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(root, "build", "01_toi") == 2
-    assert "did you mean 01_toy?" in capsys.readouterr().err
+    assert "did you mean '01_toy'?" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------------ keys
@@ -214,6 +217,24 @@ def test_key_of_a_chapter_has_the_files_that_it_says_it_reads(root: Path, change
     after = [tool.Project(root).key(source, {}) for source in (plain, reader)]
     assert after[0] == before[0], "a chapter that reads none of it stays current"
     assert (after[1] != before[1]) is stale
+
+
+@pytest.mark.parametrize(
+    ("text", "stale"),
+    [
+        ('"""Another docstring."""\na = 1\n', True),
+        ("a = 2\n", True),
+        ("a = (1)  # a comment\n", False),
+        ("a = (", True),
+    ],
+)
+def test_of_a_module_that_a_chapter_says_it_reads_code_and_docstrings_count(root: Path, text: str, stale: bool) -> None:
+    module, reader = root / "dyniso" / "shown.py", root / "notebooks" / "03_reader.py"
+    module.write_text("a = 1\n")
+    reader.write_text(CHAPTER + "\n# %%\n# reads: dyniso/shown.py\n")
+    before = tool.Project(root).key(reader, {})
+    module.write_text(text)
+    assert (tool.Project(root).key(reader, {}) != before) is stale
 
 
 @pytest.mark.usefixtures("no_kernel")
@@ -324,6 +345,14 @@ def test_chapter_is_stale_with_the_tables_that_it_read_and_with_no_other(root: P
     assert command(root, "check") == 1
 
 
+def test_chapter_that_shows_docstrings_says_that_it_reads_their_modules() -> None:
+    project = tool.Project(TOOL.parents[1])
+    shown = [resolve_name(name) for name in appendix.PARTS.values() if name.startswith("dyniso")]
+    modules = {sources.modules()[one.__module__] for one in [*shown, *baselines.CLASSES.values()]}
+    assert len(modules) > 4
+    assert modules <= set(project.reads(project.root / "notebooks" / "settings_and_costs.py"))
+
+
 def test_chapters_of_the_book_reach_no_claims_and_no_specs_that_they_do_not_use() -> None:
     text = (TOOL.parents[1] / "notebooks" / "the_regulariser.py").read_text()
     reached = sources.reached_by_source(text, without=tool.NO_CODE)
@@ -410,12 +439,12 @@ def test_doubled_observation_is_one_line_that_names_both_places(root: Path) -> N
 
 def test_unknown_observation_in_prose_is_one_line_with_the_nearest_name(root: Path) -> None:
     found = faults(root, "# See {prf:ref}`two-tree`.\n")
-    assert found == ["02_claims.py:10: no observation two-tree; did you mean two-three?"]
+    assert found == ["02_claims.py:10: no observation two-tree; did you mean 'two-three'?"]
 
 
 def test_unknown_observation_in_the_ledger_is_one_line(root: Path) -> None:
     found = faults(root, ledger='[[statement]]\nid = "1"\nevidence = ["two-threes"]\n')
-    assert found == ["statements.toml:3: no observation two-threes; did you mean two-three?"]
+    assert found == ["statements.toml:3: no observation two-threes; did you mean 'two-three'?"]
 
 
 @pytest.mark.usefixtures("no_kernel")

@@ -22,7 +22,7 @@ from .methods import (
     variants,
 )
 from .sweeps import Sweep, at_the_edge, candidate_rows, sweep_block, sweep_of
-from .text import bullets, duration, folded, plain, shown, table
+from .text import bullets, duration, folded, plain, shown
 
 __all__ = [
     "NAMESAKES",
@@ -56,7 +56,6 @@ __all__ = [
     "steps_of",
     "sweep_block",
     "sweep_of",
-    "table",
     "used_parts",
     "variant",
     "variants",

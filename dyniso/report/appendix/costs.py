@@ -10,7 +10,8 @@ import pandas as pd
 
 from ...study import specs, store
 from ...study.specs import Comparison, Experiment, GameExperiment
-from .text import duration, plain, reason, shown, table
+from ..notebook import table
+from .text import duration, plain, reason, shown
 
 Read = Callable[[Any], pd.DataFrame]  # of an experiment of any kind
 

@@ -9,7 +9,8 @@ from typing import Any
 from ...study import specs
 from ...study.specs import Comparison
 from .. import tuning
-from .text import bullets, folded, plain, shown, table, words
+from ..notebook import table
+from .text import bullets, folded, plain, shown, words
 
 LEFT_OUT = ("name", "title", "tier", "methods", "sources")  # what names an experiment, or is shown elsewhere
 BARE = ("stream", "games")  # parts whose fields need no prefix

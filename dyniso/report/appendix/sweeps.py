@@ -11,8 +11,9 @@ from ...stats import Array
 from ...study import specs, store
 from ...study.specs import Method
 from .. import tuning
+from ..notebook import table
 from .methods import label_of, own_settings, setting_name
-from .text import folded, plain, reason, shown, table, words
+from .text import folded, plain, reason, shown, words
 
 
 def varied(candidates: Sequence[Method]) -> list[str]:

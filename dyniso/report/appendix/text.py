@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 from ...study import store
 
@@ -50,13 +50,6 @@ def plain(text: str) -> str:
     """
     pieces = re.split(r"(`[^`]*`)", text)
     return "".join(p if p.startswith("`") else re.sub(r"([*_|<>$~\\\[\]])", r"\\\1", p) for p in pieces)
-
-
-def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows that share their keys as a Markdown table."""
-    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    head, *body = ("| " + " | ".join(line) + " |" for line in lines)
-    return "\n".join([head, "|" + ":--|" * len(lines[0]), *body])
 
 
 def bullets(lines: Iterable[str]) -> str:

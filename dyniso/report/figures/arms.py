@@ -24,8 +24,8 @@ def strips_figure(strips: Mapping[str, object], height: float) -> Figure:
         strips: name -> picture, (rows, columns, 3), uint8, of `dyniso.report.figures.film.strip`.
     """
     figures.use_style()
-    fig, axes = plt.subplots(len(strips), 1, figsize=(6.4, height), layout="constrained")
-    for ax, (name, pixels) in zip(axes, strips.items(), strict=True):
+    fig, axes = plt.subplots(len(strips), 1, figsize=(6.4, height), squeeze=False, layout="constrained")
+    for ax, (name, pixels) in zip(axes.flat, strips.items(), strict=True):
         ax.imshow(pixels, interpolation="nearest")
         ax.set_title(name.replace("_", " "), fontsize=9, loc="left", pad=2)
         ax.set_axis_off()
@@ -99,10 +99,11 @@ def families_figure(results: Results, families: Mapping[str, Sequence[str]]) -> 
     """Score over cycles, one panel a family of arms."""
     figures.use_style()
     points = returns.by_cycle(results.frame, arms.games_of(results))
+    lines = len(families)
     fig, axes = plt.subplots(
-        len(families), 1, figsize=(6.4, 3.2 * len(families)), sharex=True, sharey=True, layout="constrained"
+        lines, 1, figsize=(6.4, 3.2 * lines), sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
-    for ax, (family, names) in zip(axes, families.items(), strict=True):
+    for ax, (family, names) in zip(axes.flat, families.items(), strict=True):
         for arm in names:
             p, style = points[points["method"] == arm], style_of(arm)
             ax.plot(p["cycle"] + 1, p["mean"], label=results.labels[arm], **style)
@@ -111,8 +112,8 @@ def families_figure(results: Results, families: Mapping[str, Sequence[str]]) -> 
         ax.set_title(family, fontsize=10, loc="left")
         ax.legend(ncols=2, fontsize=8)
         ax.grid(True)
-    axes[len(families) // 2].set_ylabel("return over that of a fresh net")
-    axes[-1].set_xlabel("cycle")
+    axes.flat[lines // 2].set_ylabel("return over that of a fresh net")
+    axes.flat[-1].set_xlabel("cycle")
     return fig, points
 
 

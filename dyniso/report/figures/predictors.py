@@ -17,15 +17,15 @@ def side_by_side(results: Results, metrics: Sequence[str]) -> tuple[Figure, pd.D
     """Metrics over tasks below each other, all between 0 and 1; means over seeds."""
     figures.use_style()
     points = results.wide(metrics).groupby(["method", "task"], sort=False)[list(metrics)].mean().reset_index()
-    fig, axes = plt.subplots(len(metrics), 1, figsize=(5.2, 3.1 * len(metrics)), sharex=True)
-    for ax, metric in zip(axes, metrics, strict=True):
+    fig, axes = plt.subplots(len(metrics), 1, figsize=(5.2, 3.1 * len(metrics)), sharex=True, squeeze=False)
+    for ax, metric in zip(axes.flat, metrics, strict=True):
         for arm, label in results.labels.items():
             line = points[points["method"] == arm]
             ax.plot(line["task"], line[metric], label=label, **style_of(arm))
         ax.set(ylabel=figures.LABELS.get(metric, metric), ylim=(0, 1.02))
         ax.grid(True)
-    axes[-1].set_xlabel("task")
-    axes[0].legend(ncols=2, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
+    axes.flat[-1].set_xlabel("task")
+    axes.flat[0].legend(ncols=2, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     return fig, points
 
 

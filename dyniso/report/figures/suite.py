@@ -75,19 +75,21 @@ def gains_figure(results: Mapping[str, Results], rival: str) -> tuple[Figure, pd
 
 
 def predictors_figure(
-    results: Mapping[str, Results], metrics: Sequence[str] = ("P_100", "isometry_defect")
+    cloud: pd.DataFrame, metrics: Sequence[str] = ("P_100", "isometry_defect")
 ) -> tuple[Figure, pd.DataFrame]:
-    """Late score against metrics, one panel a metric, one marker an arm and stream; see `suite.predictors`."""
+    """Late score against metrics of `suite.predictors`, one panel a metric, one marker an arm and stream."""
     figures.use_style()
-    cloud, colours = suite.predictors(results), figures.palette(len(MARKERS))
-    fig, axes = plt.subplots(len(metrics), 1, figsize=(5.2, 3.3 * len(metrics)), sharey=True, layout="constrained")
-    for ax, metric in zip(axes, metrics, strict=True):
-        for i, name in enumerate(results):
+    colours, lines = figures.palette(len(MARKERS)), len(metrics)
+    fig, axes = plt.subplots(
+        lines, 1, figsize=(5.2, 3.3 * lines), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, metric in zip(axes.flat, metrics, strict=True):
+        for i, name in enumerate(cloud["stream"].unique()):
             p, k = cloud[cloud["stream"] == name], i % len(MARKERS)
             x = p[metric].clip(lower=1e-4) if metric in figures.LOGARITHMIC else p[metric]
             ax.plot(x, p["score"], MARKERS[k], color=colours[k], label=name, alpha=0.75, markersize=5)
         ax.grid(True)
         ax.set(xlabel=figures.LABELS.get(metric, metric), ylabel="late score")
         ax.set_xscale("log" if metric in figures.LOGARITHMIC else "linear")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig, cloud
