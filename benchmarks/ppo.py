@@ -154,7 +154,7 @@ def rows(device: torch.device) -> list[dict[str, object]]:
         "loop": looped(ppo, Vectorised, device),
         "original": looped(ppo, Original, device),
     }
-    times = interleaved(calls, device, rounds=5)
+    times = interleaved(calls, device, rounds=5 if on_cpu else 2)  # 262,144 steps of the Python games take long
     times["loop of 8"] = [8 * t for t in times["loop"]]
     times["original of 8"] = [8 * t for t in times["original"]]
     steps = [8 * ppo.batch / t for t in times["eight"]]
