@@ -32,7 +32,7 @@ class Size(NamedTuple):
     batch: int
 
     def net(self, seed: int) -> nn.Sequential:
-        return mlp(self.inputs, 10, self.width, 4, seed=seed)
+        return mlp(self.inputs, 10, self.width, 4, init="default", seed=seed)  # orthogonal ones take long to draw
 
     def data(self, runs: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         shape = runs, self.batch
