@@ -6,6 +6,8 @@ layer of one network. Notation: W = U diag(sigma) V', m = min(out, in), n = max(
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -67,18 +69,42 @@ def as_matrix(weight: Tensor, batch_dims: int = 0) -> Tensor:
     return weight.flatten(batch_dims + 1) if weight.ndim > batch_dims + 2 else weight
 
 
+def half_precision(W: Tensor) -> bool:
+    """Whether W is float16 or bfloat16, in which a Gram matrix is noise of size 1e-3 or overflows.
+
+    >>> half_precision(torch.ones(2, dtype=torch.bfloat16))
+    True
+    """
+    return W.dtype in (torch.float16, torch.bfloat16)
+
+
+@contextmanager
+def full_precision(W: Tensor) -> Iterator[Tensor]:
+    """W in single precision at least, and no autocast while the block runs; autograd leads back to W's own dtype.
+
+    >>> with full_precision(torch.ones(2, dtype=torch.float16)) as W:
+    ...     print(W.dtype)
+    torch.float32
+    """
+    kind = W.device.type
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    with torch.autocast(kind, enabled=False) if casts else nullcontext():
+        yield W.float() if half_precision(W) else W
+
+
 def smaller_gram(W: Tensor) -> Tensor:
     """The m x m Gram matrix: W'W for tall and square W, WW' for wide W.
 
     Args:
         W: shape (..., out, in), e.g. (8, 512, 784).
     Returns:
-        Shape (..., m, m), m = min(out, in), e.g. (8, 512, 512).
+        Shape (..., m, m), m = min(out, in), e.g. (8, 512, 512); float32 for half-precision W, under autocast too.
 
     >>> smaller_gram(torch.tensor([[1.0, 2.0]]))
     tensor([[5.]])
     """
-    return W.mT @ W if W.shape[-2] >= W.shape[-1] else W @ W.mT
+    with full_precision(W) as W:
+        return W.mT @ W if W.shape[-2] >= W.shape[-1] else W @ W.mT
 
 
 def gram_deviation(W: Tensor) -> Tensor:
@@ -90,7 +116,8 @@ def gram_deviation(W: Tensor) -> Tensor:
     Args:
         W: weight, shape (..., out, in), e.g. (8, 512, 784): 8 runs at once. Floating point, any device.
     Returns:
-        Shape (...,), unitless. Zero exactly where all singular values are 1. Differentiable.
+        Shape (...,), unitless; float32 for half-precision W, under autocast too. Zero exactly where all singular
+        values are 1. Differentiable.
     Raises:
         ValueError: W has fewer than 2 axes, an empty axis, or is not floating point.
     Source: arXiv 2606.09762, eq. 16.
@@ -105,16 +132,15 @@ def gram_deviation(W: Tensor) -> Tensor:
     return (G - torch.eye(G.shape[-1], dtype=G.dtype, device=G.device)).square().sum((-2, -1))
 
 
-def gram_deviation_grad(W: Tensor, gram: Tensor | None = None) -> Tensor:
+def gram_deviation_grad(W: Tensor) -> Tensor:
     """Gradient of `gram_deviation` in closed form: 4 W (W'W - I) = 4 (WW' - I) W.
 
     In singular values this is U diag(4 sigma (sigma^2 - 1)) V': it never turns a singular vector.
 
     Args:
         W: weight, shape (..., out, in).
-        gram: `smaller_gram(W)` where it is at hand already.
     Returns:
-        Shape (..., out, in). Two matrix products, 4 m^2 n flops.
+        Shape (..., out, in); float32 for half-precision W, under autocast too. Two matrix products, 4 m^2 n flops.
     Raises:
         ValueError: as `gram_deviation`.
     Source: derived from arXiv 2606.09762, eq. 16. The authors' RL code uses the factor 2 (half of this).
@@ -124,9 +150,10 @@ def gram_deviation_grad(W: Tensor, gram: Tensor | None = None) -> Tensor:
             [ 0., 24.]])
     """
     require_matrix(W)
-    G = smaller_gram(W) if gram is None else gram
-    product = W @ G if W.shape[-2] >= W.shape[-1] else G @ W
-    return product.sub_(W).mul_(4)  # near an isometry the difference is exact; one pass with beta and alpha is not
+    E = smaller_gram(W)
+    E.diagonal(dim1=-2, dim2=-1).sub_(1)  # off the diagonal alone: near an isometry E is exact to rounding
+    with full_precision(W) as W:
+        return (W @ E if W.shape[-2] >= W.shape[-1] else E @ W).mul_(4)
 
 
 def spectrum(W: Tensor) -> Tensor:

@@ -10,24 +10,58 @@ formula; `AdamO` is torch's own Adam with the pull. This is the AdamO of arXiv 2
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Adam
 
-from .checks import require, require_keys, require_range, require_shape, require_type
-from .pull import Bucket, IsometryDivergenceError, buckets, isometry_step
+from .checks import require_keys, require_type
+from .groups import isometry_groups
+from .isometry import half_precision
+from .options import ADAM_OPTIONS, OPTIONS, check_options, is_pulled, rate, steps_at_all
+from .pull import (
+    Blocks,
+    Bucket,
+    IsometryDivergenceError,
+    Member,
+    as_owner,
+    buckets,
+    check,
+    isometry_step,
+    shard_like,
+    whole,
+)
 
 __all__ = ["AdamO", "IsometryDivergenceError", "adamo_update", "isometry_groups", "isometry_step"]
 
-OPTIONS = ("isometry_strength", "isometry_lr", "isometry_every", "coupled", "batch_dims")
-ADAM_OPTIONS = tuple(name for name in inspect.signature(Adam).parameters if name not in ("params", "differentiable"))
 ADAM_STEP = inspect.unwrap(Adam.step)  # without the hooks that torch puts around it; AdamO.step has its own
-Pulls = list[tuple[Tensor, Tensor]]  # weights, each with a tensor of its shape
+CALLS, REST = "isometry_calls", "isometry_rest"  # in a weight's state: its calls with gradients, what rounding left
+
+
+@dataclass
+class Pulled:
+    """What one call has to hand on to Adam, and to do after it."""
+
+    added: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # weights, with what Adam adds to their gradients
+    held: list[tuple[Member, Tensor]] = field(default_factory=list)  # pulls that wait for Adam's weight decay
+    rests: dict[Tensor, Tensor] = field(default_factory=dict)  # what half precision could not hold
+
+
+def outside_graphs(method: Any) -> Any:
+    """Keep a method out of what `torch.compile` compiles: its numbers change with a schedule, its work with a turn."""
+
+    @functools.wraps(method)
+    def call(*arguments: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(method)(*arguments)
+        return method(*arguments)
+
+    return call
 
 
 def adamo_update(
@@ -105,6 +139,7 @@ class AdamO(Adam):
         isometry_strength: float | Tensor = 1e-3,
         isometry_lr: float | Tensor | None = None,
         isometry_every: int = 1,
+        isometry_blocks: Blocks = (1, 1),
         coupled: bool = False,
         batch_dims: int = 0,
         **adam_options: Any,
@@ -114,7 +149,7 @@ class AdamO(Adam):
         require_keys("AdamO", adam_options, (*OPTIONS, *ADAM_OPTIONS))
         super().__init__(params, lr, *adam, **adam_options)
         self._step_supports_amp_scaling = False  # GradScaler then unscales and skips whole steps, isometry included
-        values = (isometry_strength, isometry_lr, isometry_every, coupled, batch_dims)
+        values = (isometry_strength, isometry_lr, isometry_every, isometry_blocks, coupled, batch_dims)
         self.defaults.update(zip(OPTIONS, values, strict=True))
         for group in self.param_groups:
             self._complete(group, {})
@@ -139,8 +174,8 @@ class AdamO(Adam):
 
     def _complete(self, group: dict[str, Any], present: dict[str, Any]) -> None:
         """Fill in what a group lacks of the isometry options, from `present` values or the defaults, and check them."""
-        for name, default in (*((name, self.defaults[name]) for name in OPTIONS), ("isometry_calls", 0)):
-            group.setdefault(name, present.get(name, default))
+        for name in OPTIONS:
+            group.setdefault(name, present.get(name, self.defaults[name]))
         check_options(group)
         if isinstance(group["isometry_strength"], Tensor) and group["params"]:
             group["isometry_strength"] = group["isometry_strength"].to(group["params"][0].device)
@@ -160,30 +195,44 @@ class AdamO(Adam):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        decoupled, coupled = self._pulls()
-        self._adam(coupled)
-        for p, pull in decoupled:
-            p.sub_(pull)
-        for group in self.param_groups:
-            group["isometry_calls"] += any(p.grad is not None for p in group["params"])
+        pulled = self._pull()
+        self._adam(pulled.added)
+        self._finish(pulled)
         return loss
 
-    def _pulls(self) -> tuple[Pulls, Pulls]:
-        """What to subtract from weights after Adam's step, and what to add to gradients before it; checked."""
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):  # Grams in full precision
-            due = [(group, self._due(group)) for group in self.param_groups]
-            self._check([bucket for group, found in due if not group["coupled"] for bucket in found])
-            decoupled: Pulls = []
-            coupled: Pulls = []
-            for group, found in due:
-                for p, pull in (pair for bucket in found for pair in bucket.displacements()):
-                    if not group["coupled"]:
-                        decoupled.append((p, pull))
-                    else:  # maximize flips the whole gradient; the penalty is always minimised
-                        coupled.append((p, -pull if group["maximize"] else pull))
-        return decoupled, coupled
+    @outside_graphs
+    def _pull(self) -> Pulled:
+        """Look at every weight whose turn it is, and pull those that Adam's step will not scale by weight decay."""
+        turns = [(group, self._turn(group)) for group in self.param_groups]
+        due = [(group, self._buckets(group, params)) for group, params in turns]
+        check([bucket for group, found in due if not group["coupled"] for bucket in found])
+        pulled = Pulled()
+        for group, found in due:
+            for m, step in (pair for bucket in found for pair in bucket.steps()):
+                if group["coupled"]:  # maximize flips the whole gradient; the penalty is always minimised
+                    step = -step if group["maximize"] else step
+                    pulled.added.append((m.owner, as_owner(m, step, group["batch_dims"], group["isometry_blocks"])))
+                elif group["weight_decay"]:
+                    pulled.held.append((m, step))
+                else:
+                    self._subtract(m, step, pulled)
+        return pulled
 
-    def _adam(self, added: Pulls) -> None:
+    def _subtract(self, m: Member, step: Tensor, pulled: Pulled) -> None:
+        """Take a step off a weight. What half precision cannot hold of it is kept, and comes with the next one."""
+        if not m.is_copy:
+            m.mats.sub_(step)
+            return
+        m.held.copy_(whole(m.owner))
+        rest = self.state[m.owner].get(REST) if m.owner in self.state else None
+        if rest is not None:
+            m.held.add_(whole(rest))
+        m.mats.sub_(step)
+        given(m.held, m.owner)
+        if half_precision(m.owner):
+            pulled.rests[m.owner] = m.held - whole(m.owner)
+
+    def _adam(self, added: Sequence[tuple[Tensor, Tensor]]) -> None:
         """torch's own Adam step, with something added to some gradients while it runs; `p.grad` itself stays."""
         kept: list[Any] = [p.grad for p, _ in added]
         try:
@@ -194,142 +243,53 @@ class AdamO(Adam):
             for (p, _), grad in zip(added, kept, strict=True):
                 p.grad = grad
 
-    def _due(self, group: dict[str, Any]) -> list[Bucket]:
-        """The buckets to apply in this call; none where the turn has not come."""
-        if group["isometry_every"] > 1 and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+    @outside_graphs
+    def _finish(self, pulled: Pulled) -> None:
+        """The pulls that had to wait for Adam's weight decay, and what is remembered of this call."""
+        for m, step in pulled.held:
+            self._subtract(m, step, pulled)
+        for p, rest in pulled.rests.items():  # not before: Adam takes an empty state for a new parameter
+            self.state[p][REST] = shard_like(rest, p).to(p.dtype)
+        for group in self.param_groups:
+            if group["isometry_every"] > 1 and steps_at_all(group):
+                for p in group["params"]:
+                    if p.grad is not None and is_pulled(p, group["batch_dims"]):
+                        self.state[p][CALLS] = self.state[p].get(CALLS, 0) + 1
+
+    def _turn(self, group: dict[str, Any]) -> list[Tensor]:
+        """The weights that are pulled in this call: in every k-th that has a gradient for them and a rate above 0."""
+        every, batch_dims = group["isometry_every"], group["batch_dims"]
+        params = [p for p in group["params"] if p.grad is not None and is_pulled(p, batch_dims)]
+        if not params or not steps_at_all(group) or any(p.grad.is_sparse for p in params):  # Adam refuses sparse ones
+            return []
+        if every > 1 and params[0].is_cuda and torch.cuda.is_current_stream_capturing():
             raise RuntimeError(
-                f"isometry_every={group['isometry_every']} cannot be captured in a CUDA graph: a replay would repeat "
+                f"isometry_every={every} cannot be captured in a CUDA graph: a replay would repeat "
                 "one call's choice; use 1, or keep the step out of the graph"
             )
-        if (group["isometry_calls"] + 1) % group["isometry_every"]:
-            return []
-        return self._buckets(group, [p for p in group["params"] if p.grad is not None])
+        return params if every == 1 else [p for p in params if (self._calls(p) + 1) % every == 0]
+
+    def _calls(self, p: Tensor) -> int:
+        """In how many calls this weight had a gradient; each weight has its own turn."""
+        return int(self.state[p].get(CALLS, 0)) if p in self.state else 0
 
     def _buckets(self, group: dict[str, Any], params: Sequence[Tensor]) -> list[Bucket]:
-        """The regularised ones of `params` with the full scale of one application; none where the strength is 0."""
-        strength, batch_dims = group["isometry_strength"], group["batch_dims"]
-        if not isinstance(strength, Tensor) and strength == 0:
-            return []
-        scale = strength * group["isometry_every"]
+        """Some weights of a group with the full scale of one application."""
+        scale = group["isometry_strength"] * group["isometry_every"]
         if not group["coupled"]:
-            lr = group["lr"] if group["isometry_lr"] is None else group["isometry_lr"]
-            scale = scale * (lr.reshape(()) if isinstance(lr, Tensor) else lr)
-        real = [p for p in params if p.ndim >= batch_dims + 2 and p.is_floating_point() and p.numel()]
-        return buckets(real, scale, batch_dims)
-
-    def _check(self, due: list[Bucket]) -> None:
-        """Look at upper bounds (one host synchronisation), and closely only where one of them passes its limit."""
-        if not due or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
-            return
-        flags = [bucket.suspicious().any().to(due[0].W.device) for bucket in due]
-        if torch.stack(flags).any():
-            for bucket in due:
-                bucket.raise_if_divergent()
+            scale = scale * rate(group)
+        return buckets(params, scale, group["batch_dims"], group["isometry_blocks"])
 
     @torch.no_grad()
     def check_stability(self) -> None:
         """Raise IsometryDivergenceError now if the next isometry step would diverge, gradients or not; synchronises."""
         for group in self.param_groups:
-            if not group["coupled"]:
-                for bucket in self._buckets(group, group["params"]):
+            if not group["coupled"] and steps_at_all(group):
+                params = [p for p in group["params"] if is_pulled(p, group["batch_dims"])]
+                for bucket in self._buckets(group, params):
                     bucket.raise_if_divergent()
 
 
-def check_options(group: dict[str, Any]) -> None:
-    """Refuse a parameter group whose isometry options are out of range.
-
-    Args:
-        group: with all of OPTIONS, "params" and "lr".
-    Raises:
-        ValueError: names the option, its value and what is allowed.
-    """
-    strength, own_lr, batch_dims = group["isometry_strength"], group["isometry_lr"], group["batch_dims"]
-    require_keys("a parameter group", (key for key in group if key.startswith("iso")), (*OPTIONS, "isometry_calls"))
-    require_number("isometry_strength", strength)
-    require_range("isometry_every", group["isometry_every"], 1)
-    require_range("batch_dims", batch_dims, 0)
-    if isinstance(strength, Tensor) and strength.ndim:
-        wrong = [p for p in group["params"] if p.ndim >= batch_dims + 2 and p.shape[:batch_dims] != strength.shape]
-        if wrong or strength.ndim != batch_dims:
-            found = f" and weights of shape {tuple(wrong[0].shape)}" if wrong else ""
-            raise ValueError(
-                f"isometry_strength of shape {tuple(strength.shape)} does not fit batch_dims={batch_dims}{found}"
-            )
-    if own_lr is not None:
-        if group["coupled"]:
-            raise ValueError(f"isometry_lr={own_lr} has no meaning with coupled=True: the penalty goes through Adam")
-        require_shape(not isinstance(own_lr, Tensor) or own_lr.numel() == 1, "isometry_lr", own_lr, "one number")
-        require_number("isometry_lr", own_lr)
-    if not group["coupled"]:
-        lr = float(group["lr"] if own_lr is None else own_lr)
-        c = float(torch.as_tensor(strength).max()) * group["isometry_every"] * lr
-        if c >= 0.25:
-            raise ValueError(
-                f"isometry_lr * isometry_strength * isometry_every = {c:.4g}; it must be below 1/4, "
-                "or the step overshoots and no singular value settles at 1"
-            )
-
-
-def require_number(name: str, value: Any) -> None:
-    """Raise ValueError unless a number, or every entry of a tensor, is finite and at least 0.
-
-    >>> require_number("isometry_strength", torch.tensor([0.1, -1.0]))
-    Traceback (most recent call last):
-    ValueError: isometry_strength=-1.0; it must be a number from 0 to inf
-    """
-    for number in value.flatten().tolist() if isinstance(value, Tensor) else [value]:
-        require_range(name, number, 0, kind=float)
-
-
-def isometry_groups(model: nn.Module, head: str | Sequence[str] = "exclude", **options: Any) -> list[dict[str, Any]]:
-    """Split a model's parameters for AdamO: matrices and kernels with the penalty, all else plain Adam.
-
-    Regularised are the weights of Linear layers and ordinary convolutions. All else is plain Adam: biases, norms,
-    embeddings, bare parameters such as position codes, parametrised weights (orthogonal by construction), grouped and
-    transposed convolutions (their reshaped kernel is not the map's matrix), and the head, which the paper leaves
-    unrestricted in Lipschitz nets and the authors' code leaves out everywhere.
-
-    Args:
-        model: any module.
-        head: "exclude" (the last Linear or convolution in registration order), "include", or the module names of the
-            heads, e.g. ["actor.head", "critic.head"].
-        options: put into the regularised group, e.g. isometry_strength=0.01.
-    Returns:
-        Two groups: regularised, and plain (isometry_strength 0).
-    Raises:
-        TypeError: parameters in place of a module.
-        ValueError: an unknown head name or option, or no matrix to regularise.
-
-    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> [sum(p.numel() for p in g["params"]) for g in isometry_groups(net)]
-    [32, 26]
-    """
-    require_type("model", model, nn.Module, "a module, not its parameters: isometry_groups(model)")
-    require_keys("isometry_groups", options, (*OPTIONS, *ADAM_OPTIONS))
-    modules = dict(model.named_modules())
-    layers = [n for n, m in modules.items() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
-    require_type("head", head, (str, Sequence), "'exclude', 'include', or names of modules")
-    if isinstance(head, str) and head in ("exclude", "include"):
-        heads = set(layers[-1:]) if head == "exclude" else set()
-    else:
-        heads = {head} if isinstance(head, str) else set(head)
-    for name in sorted(heads):
-        if name not in modules:
-            require("head", name, ("exclude", "include", *layers))
-    pulled_ids = {id(m.weight) for n, m in modules.items() if n not in heads and is_regularised(m)}
-    pulled = [p for p in model.parameters() if id(p) in pulled_ids]
-    if not pulled:
-        raise ValueError("the model has no Linear or convolution weight outside its head; nothing to regularise")
-    rest = [p for p in model.parameters() if id(p) not in pulled_ids]
-    return [{"params": pulled, **options}, {"params": rest, "isometry_strength": 0.0}]
-
-
-def is_regularised(module: nn.Module) -> bool:
-    """Whether a module's weight, reshaped to (out, in*k*...), is the matrix that acts on its (patches of) inputs.
-
-    >>> is_regularised(nn.Linear(2, 3)), is_regularised(nn.ConvTranspose2d(2, 3, 3)), is_regularised(nn.Embedding(2, 3))
-    (True, False, False)
-    """
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return not module.transposed and module.groups == 1 and not is_parametrized(module)
-    return isinstance(module, nn.Linear) and not is_parametrized(module)
+def given(held: Tensor, owner: Tensor) -> None:
+    """Write a working copy back to its weight, in the weight's dtype and shards."""
+    owner.detach().copy_(shard_like(held, owner))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .checks import require, require_range, require_that
-from .isometry import require_finite, require_matrix, smaller_gram
+from .isometry import full_precision, require_finite, require_matrix, smaller_gram
 
 Polynomial = tuple[float, ...]  # (a, b, c, ...) of the odd polynomial a sigma + b sigma^3 + c sigma^5 + ...
 
@@ -194,7 +194,8 @@ def orthogonalise(W: Tensor, scheme: str, steps: int, lower: float = 1e-3) -> Te
             [0., 1.]])
     """
     require_matrix(W)
-    return apply_polynomials(scale_below_one(W), step_polynomials(scheme, steps, lower))
+    with full_precision(W) as X:
+        return apply_polynomials(scale_below_one(X), step_polynomials(scheme, steps, lower)).to(W.dtype)
 
 
 def newton_schulz(W: Tensor, steps: int = 30) -> Tensor:
@@ -231,12 +232,12 @@ def polar_factor(W: Tensor, method: str = "svd", tolerance: float | None = None)
     """
     require("method", method, ("svd", *POLAR_STEPS))
     require_finite(W)
-    work = W.float() if W.dtype in (torch.float16, torch.bfloat16) else W
-    if method == "svd":
-        U, _, Vh = torch.linalg.svd(work, full_matrices=False)
-        return (U @ Vh).to(W.dtype)
-    X = orthogonalise(work, method, POLAR_STEPS[method])
-    G = smaller_gram(X)
+    with full_precision(W) as work:
+        if method == "svd":
+            U, _, Vh = torch.linalg.svd(work, full_matrices=False)
+            return (U @ Vh).to(W.dtype)
+        X = orthogonalise(work, method, POLAR_STEPS[method])
+        G = smaller_gram(X)
     m = G.shape[-1]
     allowed = 100 * torch.finfo(work.dtype).eps * m**0.5 if tolerance is None else tolerance
     residual = float((G - torch.eye(m, dtype=G.dtype, device=G.device)).detach().abs().amax())

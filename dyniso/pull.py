@@ -1,19 +1,26 @@
-"""The pull of eq. 20 on many weights at once: one batched product pair for each distinct shape, and when it diverges.
+"""The pull of eq. 20 on many weights at once, a batch of equal shapes after another, and when it diverges.
 
-A pull is scale * grad R(W), to be subtracted from W; `dyniso.optim.AdamO` does that. Weights of one shape, dtype and
-device share a `Bucket`, whichever layer or run they belong to.
+A pull subtracts scale * grad R(W) from W, with grad R(W) = 4 E W and E the smaller Gram matrix less the identity.
+`dyniso.optim.AdamO` takes it in two halves: first E of every weight, from which divergence can be told before anything
+changes, then the products, batch after batch. So beside the weights only the Es and one product are alive.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .isometry import as_matrix, gram_deviation_grad, smaller_gram
+from .checks import require_shape, require_that
+from .isometry import full_precision, half_precision
+
+BATCH = 2**20  # entries of the weights that are stacked into one product (4 MB); a larger weight is never copied
+SYMMETRIC_FROM = 512  # smaller side from which half of a Gram is copied from the other half on a CPU (benchmarks)
+Blocks = tuple[int, int]  # rows and columns of maps that a packed weight holds: (3, 1) is q, k and v in attention
 
 
 class IsometryDivergenceError(RuntimeError):
@@ -24,61 +31,176 @@ class IsometryDivergenceError(RuntimeError):
         self.runs = runs
 
 
-class Bucket:
-    """All matrices of one shape, dtype and device as one batch (b, out, in), with their Grams.
+class Member(NamedTuple):
+    """One weight as its owner holds it, and the matrices (b, out, in) that share the memory of `held`."""
 
-    `scale` is a number, or one value a matrix of shape (b,).
+    owner: Tensor
+    held: Tensor  # the owner itself, or a copy: in single precision, gathered, or laid out in order
+    mats: Tensor
+    maps: int  # matrices of one run: 1, or 3 where q, k and v are packed into one weight
+
+    @property
+    def runs(self) -> int:
+        return len(self.mats) // self.maps
+
+    @property
+    def is_copy(self) -> bool:
+        return self.held.data_ptr() != self.owner.data_ptr()
+
+
+def member(weight: Tensor, batch_dims: int = 0, blocks: Blocks = (1, 1)) -> Member:
+    """A weight as matrices, without a copy where its dtype and memory layout allow.
+
+    Args:
+        weight: shape (*batch, out, in) or (*batch, out, in, k, ...), e.g. (512, 784); sharded ones are gathered.
+        batch_dims: leading axes that index independent runs.
+        blocks: (3, 1) if three maps lie below each other in the weight, (1, 3) if beside each other.
+    Raises:
+        ValueError: too few axes, or blocks that do not fit.
+
+    >>> tuple(member(torch.zeros(12, 4), blocks=(3, 1)).mats.shape)
+    (3, 4, 4)
+    """
+    expected = f"a matrix or a kernel after batch_dims={batch_dims} axes"
+    require_shape(weight.ndim >= batch_dims + 2, "weight", weight, expected)
+    require_blocks(weight, batch_dims, blocks)
+    held = whole(weight)
+    held = held.float() if half_precision(held) else held
+    b, (rows, columns), out = math.prod(weight.shape[:batch_dims]), blocks, weight.shape[batch_dims]
+    flat = columns_in_order(held, batch_dims)
+    if flat is None:
+        held = held.contiguous()
+        flat = held
+    mats = flat.view(b * rows, out // rows, -1)
+    if columns > 1:
+        mats = mats.view(out, columns, -1).transpose(0, 1)
+    return Member(weight, held, mats, rows * columns)
+
+
+def require_blocks(weight: Tensor, batch_dims: int, blocks: Blocks) -> None:
+    """Refuse blocks that do not fit a weight (*batch, out, in, ...); ValueError.
+
+    >>> require_blocks(torch.zeros(8, 4), 0, (3, 1))
+    Traceback (most recent call last):
+    ValueError: weight has shape (8, 4); expected sides that hold 3 x 1 equal blocks
+    """
+    rows, columns = blocks
+    alone = 1 in blocks and (columns == 1 or (weight.ndim == 2 and not batch_dims))
+    require_that(alone, "isometry_blocks", blocks, "(n, 1), or for one matrix (1, n)")
+    fits = weight.shape[batch_dims] % rows == 0 and weight.shape[batch_dims + 1] % columns == 0
+    require_shape(fits, "weight", weight, f"sides that hold {rows} x {columns} equal blocks")
+
+
+def columns_in_order(weight: Tensor, batch_dims: int) -> Tensor | None:
+    """A contiguous view of a weight, its columns in any order, as a kernel with its channels last has one; else None."""
+    if weight.is_contiguous():
+        return weight
+    strides = weight.stride()
+    columns = sorted(range(batch_dims + 1, weight.ndim), key=lambda axis: -strides[axis])
+    view = weight.permute([*range(batch_dims + 1), *columns])
+    return view if view.is_contiguous() else None
+
+
+def whole(weight: Tensor) -> Tensor:
+    """A weight without its graph; all of it, gathered from its shards, where it is a DTensor."""
+    return weight.detach().full_tensor() if is_sharded(weight) else weight.detach()  # type: ignore[attr-defined]
+
+
+def is_sharded(weight: Tensor) -> bool:
+    """Whether a weight is spread over processes (`torch.distributed.tensor.DTensor`), asked without that import."""
+    return hasattr(weight, "full_tensor")
+
+
+def shard_like(full: Tensor, weight: Tensor) -> Tensor:
+    """A whole tensor as a weight has it: this process's part of it where the weight is sharded; no communication."""
+    if not is_sharded(weight):
+        return full
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(full, weight.device_mesh, weight.placements, src_data_rank=None)  # type: ignore[attr-defined]
+
+
+class Bucket:
+    """Weights that give matrices of one shape, dtype and device: one batch W (b, out, in), and E = Gram - I, (b, m, m).
+
+    `scale` is a number, or a tensor of the batch shape; c is the same with one value a matrix, (b,).
     """
 
-    def __init__(self, weights: Sequence[Tensor], scale: float | Tensor, batch_dims: int):
-        self.weights = weights
-        mats = [as_matrix(w.detach(), batch_dims) for w in weights]
-        self.W = torch.stack(mats).flatten(0, batch_dims) if len(mats) > 1 or batch_dims != 1 else mats[0]
-        if self.W.dtype in (torch.float16, torch.bfloat16):  # a half-precision Gram would be noise of size 1e-3
-            self.W = self.W.float()
-        self.gram = smaller_gram(self.W)
+    def __init__(self, weights: Sequence[Tensor], scale: float | Tensor, batch_dims: int = 0, blocks: Blocks = (1, 1)):
+        self.weights, self.batch_dims, self.blocks = weights, batch_dims, blocks
+        self.views: list[Member] = []
+        members = self.members()
+        W = joined(members)
+        with full_precision(W):
+            self.E: Tensor | None = gram_less_identity(W)
+        self.c = scale
         if isinstance(scale, Tensor):
-            scale = scale.to(self.W)
-            scale = scale.flatten().repeat(len(weights)) if scale.ndim else scale.expand(len(self.W))
-        self.scale = scale
+            scale = scale.to(W)
+            each = [scale.flatten().repeat_interleave(m.maps) for m in members] if scale.ndim else []
+            self.c = torch.cat(each) if each else scale.expand(len(W))
 
-    def displacements(self) -> list[tuple[Tensor, Tensor]]:
-        """Each weight with its scale * grad R, in the weight's own shape and dtype."""
-        step = gram_deviation_grad(self.W, self.gram)
-        if isinstance(self.scale, Tensor):
-            step.mul_(self.scale[:, None, None]).masked_fill_((self.scale == 0)[:, None, None], 0)  # not 0 * inf
-        else:
-            step.mul_(self.scale)
-        parts = step.chunk(len(self.weights))
-        return [(w, part.reshape(w.shape).to(w.dtype)) for w, part in zip(self.weights, parts, strict=True)]
+    def members(self) -> list[Member]:
+        """Its weights as matrices; copies, which cost memory, are made anew for each use."""
+        if self.views:
+            return self.views
+        found = [member(w, self.batch_dims, self.blocks) for w in self.weights]
+        self.views = [] if any(m.is_copy for m in found) else found
+        return found
 
-    def limit(self) -> Tensor:
-        """Largest sigma^2 that the step does not throw further out: 1 + 1/(2 scale), 0 from 1/4 on. Shape (b,)."""
-        scale = torch.as_tensor(self.scale, dtype=self.gram.dtype, device=self.gram.device).expand(len(self.W))
-        return torch.where(scale < 0.25, 1 + 0.5 / scale, 0.0)
+    def steps(self) -> Iterator[tuple[Member, Tensor]]:
+        """Each weight with scale * grad R of its matrices (b, out, in), to be subtracted from them. Call it once."""
+        members = self.members()
+        W, E = joined(members), self.E
+        with full_precision(W):
+            E = gram_less_identity(W) if E is None else E
+            c = self.c[:, None, None] if isinstance(self.c, Tensor) else self.c
+            E.mul_(4 * c)
+            if isinstance(c, Tensor):
+                E.masked_fill_(c == 0, 0)  # not 0 * inf
+            product = W @ E if W.shape[1] >= W.shape[2] else E @ W
+        self.E = None
+        yield from zip(members, product.split([len(m.mats) for m in members]), strict=True)
+
+    def spare(self) -> None:
+        """Forget the Gram of sharded weights: every process would hold all of it. They are gathered once more."""
+        if is_sharded(self.weights[0]):
+            self.E = None
+
+    def room(self) -> Any:
+        """By how much sigma^2 may pass 1 before the step throws it further out: 1/(2c); -1 from c = 1/4 on."""
+        if isinstance(self.c, Tensor):
+            return torch.where(self.c < 0.25, 0.5 / self.c, -1.0)
+        return -1.0 if self.c >= 0.25 else 0.5 / self.c if self.c else math.inf
 
     def suspicious(self) -> Tensor:
-        """Where an upper bound of sigma_max^2, by row sums or norm of the Gram, is not within the limit; (b,), bool."""
-        bound = torch.minimum(self.gram.abs().sum(-1).amax(-1), torch.linalg.matrix_norm(self.gram))
-        return ~(bound <= self.limit())
+        """Whether an upper bound of sigma_max^2 - 1, the norm of E, is not within the room for some matrix; ()."""
+        return ~(torch.linalg.vector_norm(self.E, dim=(1, 2)) <= self.room()).all()
 
     def raise_if_divergent(self) -> None:
         """Raise IsometryDivergenceError, with numbers, if a sigma_max^2 really passes its limit. Synchronises."""
-        finite = torch.isfinite(self.W).flatten(1).all(1)  # NaN from the task itself is not this step's doing
-        if not (self.suspicious() & finite).any():
+        members, E = self.members(), self.E
+        assert E is not None
+        room = torch.as_tensor(self.room(), dtype=E.dtype, device=E.device).expand(len(E))
+        finite = torch.isfinite(joined(members)).flatten(1).all(1)  # NaN from the task itself is not this step's doing
+        near = finite & ~(E.abs().sum(-1).amax(-1) <= room)  # row sums are the closer bound of large weights
+        if not near.any():
             return
-        whole = torch.isfinite(self.gram).flatten(1).all(1)  # the Gram of finite weights may overflow
-        top = torch.linalg.eigvalsh(torch.where(whole[:, None, None], self.gram, 0.0))[:, -1]
-        top, limit = torch.where(whole, top, torch.inf), self.limit()
-        over = finite & (top > limit)
-        if not over.any():
-            return
-        indices = over.nonzero().flatten().tolist()
-        worst = max(indices, key=lambda i: float(top[i] / limit[i]))
-        per_weight = len(self.W) // len(self.weights)
-        c = float(torch.as_tensor(self.scale).expand(len(self.W))[worst])
-        where = f"a weight of shape {tuple(self.weights[worst // per_weight].shape)}"
-        where += f", run {worst % per_weight}," if per_weight > 1 else ""
+        known = torch.isfinite(E).flatten(1).all(1)  # the Gram of finite weights may overflow
+        top = torch.full_like(room, torch.inf)
+        top[known] = torch.linalg.eigvalsh(E[known])[:, -1]
+        over = (near & (top > room)).nonzero().flatten().tolist()
+        if over:
+            self.refuse(members, over, 1 + top, 1 + room)
+
+    def refuse(self, members: list[Member], over: list[int], top: Tensor, limit: Tensor) -> None:
+        """Raise the error for the matrix that is furthest beyond its limit, (b,) each."""
+        places = [(m, place) for m in members for place in range(len(m.mats))]
+        worst = max(over, key=lambda i: float(top[i] / limit[i]))
+        weight, place = places[worst]
+        c = float(self.c[worst]) if isinstance(self.c, Tensor) else self.c
+        where = f"a weight of shape {tuple(weight.owner.shape)}"
+        where += f", map {place % weight.maps} of {weight.maps}," if weight.maps > 1 else ""
+        where += f", run {place // weight.maps}," if weight.runs > 1 else ""
         reason = "c must be below 1/4, or no singular value settles at 1"
         if c < 0.25:
             reason = f"the limit is sigma_max^2 = 1 + 1/(2c) = {float(limit[worst]):.4g}"
@@ -86,25 +208,81 @@ class Bucket:
             f"the isometry step would diverge: {where} has sigma_max^2 = {float(top[worst]):.4g} at "
             f"c = isometry_lr * isometry_strength * isometry_every = {c:.4g}; {reason}. No parameter was changed by "
             "this step; lower one of the three factors, or start from smaller weights",
-            sorted({i % per_weight for i in indices}),
+            sorted({place // m.maps for m, place in (places[i] for i in over)}),
         )
 
 
-def buckets(weights: Iterable[Tensor], scale: float | Tensor, batch_dims: int = 0) -> list[Bucket]:
-    """Group weights that can share one batched call.
+def joined(members: Sequence[Member]) -> Tensor:
+    """The matrices of some weights as one batch; those of a single weight are not copied."""
+    return members[0].mats if len(members) == 1 else torch.cat([m.mats for m in members])
+
+
+def gram_less_identity(W: Tensor) -> Tensor:
+    """E = smaller Gram - I of each matrix, (b, out, in) -> (b, m, m), m = min(out, in).
+
+    The identity is taken off the diagonal alone, so that near an isometry E is exact to rounding.
+
+    >>> gram_less_identity(2 * torch.eye(2)[None])
+    tensor([[[3., 0.],
+             [0., 3.]]])
+    """
+    small = min(W.shape[1:])
+    if small >= SYMMETRIC_FROM and small % 4 == 0 and W.device.type == "cpu":
+        E = torch.stack([symmetric_gram(w) for w in W]) if len(W) > 1 else symmetric_gram(W[0])[None]
+    else:
+        E = W.mT @ W if W.shape[1] >= W.shape[2] else W @ W.mT
+    E.diagonal(dim1=1, dim2=2).sub_(1)
+    return E
+
+
+def symmetric_gram(W: Tensor) -> Tensor:
+    """`smaller_gram` of one matrix from 10 of its 16 blocks; the others are their transposes."""
+    rows = W if W.shape[0] <= W.shape[1] else W.mT
+    m, step = len(rows), len(rows) // 4
+    G = rows.new_empty(m, m)
+    for start in range(0, m, step):
+        end = start + step
+        torch.mm(rows[start:end], rows[:end].mT, out=G[start:end, :end])
+        G[:start, start:end] = G[start:end, :start].mT
+    return G
+
+
+def buckets(
+    weights: Iterable[Tensor], scale: float | Tensor, batch_dims: int = 0, blocks: Blocks = (1, 1)
+) -> list[Bucket]:
+    """Group weights that can share one batched call; a batch has at most BATCH entries, or a single weight.
 
     Args:
         weights, scale, batch_dims: as in `isometry_step`.
+        blocks: as in `member`.
     Returns:
-        One bucket for each combination of shape, dtype and device.
+        One bucket or more for each combination of shape, layout, dtype and device.
 
-    >>> [len(bucket.W) for bucket in buckets([torch.eye(2), torch.eye(3), torch.eye(2)], 0.1)]
+    >>> [len(bucket.weights) for bucket in buckets([torch.eye(2), torch.eye(3), torch.eye(2)], 0.1)]
     [2, 1]
     """
-    by_kind: dict[Any, list[Tensor]] = defaultdict(list)
+    by_kind: dict[Any, list[list[Tensor]]] = defaultdict(list)
     for w in weights:
-        by_kind[w.shape, w.dtype, w.device].append(w)
-    return [Bucket(same, scale, batch_dims) for same in by_kind.values()]
+        batches = by_kind[w.shape, w.dtype, w.device, is_sharded(w)]
+        if batches and (len(batches[-1]) + 1) * w.numel() <= BATCH:
+            batches[-1].append(w)
+        else:
+            batches.append([w])
+    return [Bucket(batch, scale, batch_dims, blocks) for batches in by_kind.values() for batch in batches]
+
+
+def check(due: Sequence[Bucket]) -> None:
+    """Raise IsometryDivergenceError if a step would diverge: a bound of each bucket, one host synchronisation, and a
+    close look only where a bound passes its limit. Not while a CUDA graph is captured.
+    """
+    device = due[0].weights[0].device if due else torch.device("cpu")
+    if not due or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        return
+    if torch.stack([bucket.suspicious().to(device) for bucket in due]).any():
+        for bucket in due:
+            bucket.raise_if_divergent()
+    for bucket in due:
+        bucket.spare()
 
 
 def isometry_step(weights: Sequence[Tensor], scale: float | Tensor, batch_dims: int = 0) -> list[Tensor]:
@@ -124,5 +302,14 @@ def isometry_step(weights: Sequence[Tensor], scale: float | Tensor, batch_dims: 
     tensor([[2.4000, 0.0000],
             [0.0000, 2.4000]])
     """
-    found = {id(w): step for bucket in buckets(weights, scale, batch_dims) for w, step in bucket.displacements()}
+    found: dict[int, Tensor] = {}
+    for bucket in buckets(weights, scale, batch_dims):
+        found |= {id(m.owner): as_owner(m, step, batch_dims) for m, step in bucket.steps()}
     return [found[id(w)] for w in weights]
+
+
+def as_owner(weight: Member, mats: Tensor, batch_dims: int = 0, blocks: Blocks = (1, 1)) -> Tensor:
+    """Matrices as `Member.mats` has them, in the shape, layout, dtype and shards of the weight itself."""
+    like = torch.empty_like(weight.held)
+    member(like, batch_dims, blocks).mats.copy_(mats)
+    return shard_like(like.to(weight.owner.dtype), weight.owner)
