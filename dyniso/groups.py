@@ -121,7 +121,7 @@ def grouped(model: nn.Module, roles: Mapping[str, Role], options: dict[str, Any]
         )
     groups = [
         {"params": params, **({} if blocks == (1, 1) else {"isometry_blocks": blocks}), **options}
-        for blocks, params in sorted(by_blocks.items())
+        for blocks, params in sorted(by_blocks.items(), key=lambda item: sum(item[0]))
     ]
     return IsometryGroups([*groups, {"params": rest, "isometry_strength": 0.0}], pulled, left_out)
 

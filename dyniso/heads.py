@@ -92,7 +92,8 @@ def by_code(part: nn.Module, model: nn.Module) -> list[Tensor]:
         used = [attributes[n.target] for n in node.all_input_nodes if n.op == "get_attr" and n.target in attributes]
         called = str(getattr(node.target, "__name__", node.target)).lower()
         weights = [p for p in used if p.ndim > 1]
-        return Product(weights, node.all_input_nodes) if weights and is_product(called) else None
+        weights = weights if is_product(called) else []
+        return Product([] if is_lookup(called) else weights, node.all_input_nodes) if weights else None
 
     outputs = [node for node in graph.nodes if node.op == "output"]
     return walk(model, outputs, product, lambda node: node.all_input_nodes)
@@ -115,19 +116,18 @@ def by_gradients(model: nn.Module, example: Any) -> list[Tensor]:
     def inputs(node: Any) -> list[Any]:
         return [n for n, _ in node.next_functions if n is not None]
 
-    def leaves(node: Any) -> set[int]:
-        """The parameters that a node depends on, by id."""
-        return {id(n.variable) for n in against_the_flow([node], inputs) if hasattr(n, "variable")}
+    def weights_of(feed: Any) -> list[Tensor]:
+        """One layer's matrices, where a factor depends on nothing but them: directly, or by a parametrization."""
+        nodes = list(against_the_flow([feed], inputs))
+        found = [owners[id(n.variable)] for n in nodes if hasattr(n, "variable") and id(n.variable) in owners]
+        raw = not any(is_product(n.name().lower()) for n in nodes)
+        one = len({module_of(name) for name, _ in found}) == 1
+        return [p for name, p in found if one and p.ndim > 1 and (raw or ".parametrizations." in name)]
 
     def product(node: Any) -> Product | None:
-        if not is_product(node.name().lower()):
-            return None
-        weights: list[Tensor] = []
-        for feed in inputs(node):
-            found = [owners[i] for i in leaves(feed) if i in owners]
-            if len({module_of(name) for name, _ in found}) == 1:  # nothing but one layer's parameters: its weight
-                weights += [p for _, p in found if p.ndim > 1]
-        return Product(weights, inputs(node)) if weights else None
+        name = node.name().lower()
+        weights = [w for f in inputs(node) for w in weights_of(f)] if is_product(name) else []
+        return Product([] if is_lookup(name) else weights, inputs(node)) if weights else None
 
     return walk(model, [t.grad_fn for t in outputs], product, inputs)
 
@@ -198,6 +198,11 @@ def against_the_flow(
 def is_product(name: str) -> bool:
     """Whether an operation of this name multiplies by a matrix."""
     return any(part in name for part in PRODUCTS)
+
+
+def is_lookup(name: str) -> bool:
+    """Whether it is the product that picks rows: an embedding, never a head, though a head may be tied to it."""
+    return "embedding" in name
 
 
 def not_evident(model: nn.Module, why: str) -> ValueError:

@@ -38,14 +38,11 @@ class Member(NamedTuple):
     held: Tensor  # the owner itself, or a copy: in single precision, gathered, or laid out in order
     mats: Tensor
     maps: int  # matrices of one run: 1, or 3 where q, k and v are packed into one weight
+    is_copy: bool
 
     @property
     def runs(self) -> int:
         return len(self.mats) // self.maps
-
-    @property
-    def is_copy(self) -> bool:
-        return self.held.data_ptr() != self.owner.data_ptr()
 
 
 def member(weight: Tensor, batch_dims: int = 0, blocks: Blocks = (1, 1)) -> Member:
@@ -64,17 +61,18 @@ def member(weight: Tensor, batch_dims: int = 0, blocks: Blocks = (1, 1)) -> Memb
     expected = f"a matrix or a kernel after batch_dims={batch_dims} axes"
     require_shape(weight.ndim >= batch_dims + 2, "weight", weight, expected)
     require_blocks(weight, batch_dims, blocks)
-    held = whole(weight)
-    held = held.float() if half_precision(held) else held
-    b, (rows, columns), out = math.prod(weight.shape[:batch_dims]), blocks, weight.shape[batch_dims]
+    held, is_copy = whole(weight), is_sharded(weight)
+    if half_precision(held):
+        held, is_copy = held.float(), True
     flat = columns_in_order(held, batch_dims)
     if flat is None:
-        held = held.contiguous()
-        flat = held
+        flat = held = held.contiguous()
+        is_copy = True
+    b, (rows, columns), out = math.prod(weight.shape[:batch_dims]), blocks, weight.shape[batch_dims]
     mats = flat.view(b * rows, out // rows, -1)
     if columns > 1:
         mats = mats.view(out, columns, -1).transpose(0, 1)
-    return Member(weight, held, mats, rows * columns)
+    return Member(weight, held, mats, rows * columns, is_copy)
 
 
 def require_blocks(weight: Tensor, batch_dims: int, blocks: Blocks) -> None:
@@ -92,7 +90,7 @@ def require_blocks(weight: Tensor, batch_dims: int, blocks: Blocks) -> None:
 
 
 def columns_in_order(weight: Tensor, batch_dims: int) -> Tensor | None:
-    """A contiguous view of a weight, its columns in any order, as a kernel with its channels last has one; else None."""
+    """A contiguous view of a weight, its columns in any order as those of a channels-last kernel; None without one."""
     if weight.is_contiguous():
         return weight
     strides = weight.stride()
