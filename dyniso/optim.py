@@ -23,7 +23,16 @@ from torch.optim import Adam
 from .checks import require_keys, require_type
 from .groups import isometry_groups
 from .isometry import half_precision
-from .options import ADAM_OPTIONS, OPTIONS, check_options, is_pulled, rate, steps_at_all
+from .options import (
+    ADAM_OPTIONS,
+    DEFAULT_STRENGTH,
+    OPTIONS,
+    PRINTED_STRENGTH,
+    check_options,
+    is_pulled,
+    rate,
+    steps_at_all,
+)
 from .pull import (
     Blocks,
     Bucket,
@@ -37,7 +46,7 @@ from .pull import (
     whole,
 )
 
-__all__ = ["AdamO", "IsometryDivergenceError", "adamo_update", "isometry_groups", "isometry_step"]
+__all__ = ["PRINTED_STRENGTH", "AdamO", "IsometryDivergenceError", "adamo_update", "isometry_groups", "isometry_step"]
 
 ADAM_STEP = inspect.unwrap(Adam.step)  # without the hooks that torch puts around it; AdamO.step has its own
 CALLS, REST = "isometry_calls", "isometry_rest"  # in a weight's state: its calls with gradients, what rounding left
@@ -71,7 +80,7 @@ def adamo_update(
     v: Tensor,
     step: int,
     lr: float = 1e-3,
-    strength: float = 1e-3,
+    strength: float = DEFAULT_STRENGTH,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,9 +121,14 @@ class AdamO(Adam):
             the output head too; `isometry_groups` leaves out head, embeddings and norms. Vectors get plain Adam.
         lr, adam: the arguments of `torch.optim.Adam`, whose own step does the Adam part (all but `differentiable`).
         isometry_strength: lambda of eq. 20, at least 0; a number, or a tensor of the batch shape. 0 is bitwise
-            Adam. The printed value is 1e-3; most of our runs took far more (chapter on the strength of the pull).
+            Adam. The default, 0.1, is what most of the book's runs take; the printed value, PRINTED_STRENGTH = 1e-3,
+            does next to nothing there. Rule: sqrt(n / D) / 20 keeps the mean (sigma^2 - 1)^2 of a weight of n x n below
+            D at any learning rate, and asks for up to 5 times what is needed (chapter on the strength of the pull).
+            Left alone, a singular value comes nearer to 1 by a factor of e in 1 / (8 lr strength) steps.
         isometry_lr: step size of the isometry term; None follows lr and its schedule.
-        isometry_every: k applies k times the strength on every k-th call: 1/k of the work, the same flow to 1st order.
+        isometry_every: k applies k times the strength to a weight on every k-th call that has a gradient for it: 1/k of
+            the work, the same flow to first order.
+        isometry_blocks: rows and columns of blocks of a packed weight, each a map of its own: (3, 1) for q, k and v.
         coupled: add strength * grad R to the gradient that Adam sees instead, for comparison; `p.grad` stays as it is.
         batch_dims: leading axes that index independent runs; then one axis is a vector, two a matrix, more a kernel.
     Raises:
@@ -136,7 +150,7 @@ class AdamO(Adam):
         params: Any,
         lr: float | Tensor = 1e-3,
         *adam: Any,
-        isometry_strength: float | Tensor = 1e-3,
+        isometry_strength: float | Tensor = DEFAULT_STRENGTH,
         isometry_lr: float | Tensor | None = None,
         isometry_every: int = 1,
         isometry_blocks: Blocks = (1, 1),

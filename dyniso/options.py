@@ -12,6 +12,8 @@ from torch.optim import Adam
 from .checks import require_keys, require_range, require_shape
 from .pull import require_blocks
 
+PRINTED_STRENGTH = 1e-3  # lambda in the paper; on the book's streams it leaves spectra nearly where plain Adam does
+DEFAULT_STRENGTH = 0.1  # what most of the book's runs take
 OPTIONS = ("isometry_strength", "isometry_lr", "isometry_every", "isometry_blocks", "coupled", "batch_dims")
 ADAM_OPTIONS = tuple(name for name in inspect.signature(Adam).parameters if name not in ("params", "differentiable"))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from .checks import require_shape, require_that
 from .isometry import full_precision, half_precision
 
-BATCH = 2**20  # entries of the weights that are stacked into one product (4 MB); a larger weight is never copied
+BATCH = 2**18  # entries of the weights that are stacked into one product (1 MB); a larger weight is never copied
 SYMMETRIC_FROM = 512  # smaller side from which half of a Gram is copied from the other half on a CPU (benchmarks)
 Blocks = tuple[int, int]  # rows and columns of maps that a packed weight holds: (3, 1) is q, k and v in attention
 

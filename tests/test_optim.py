@@ -5,13 +5,14 @@ import math
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from dyniso.isometry import gram_deviation, gram_deviation_grad, singular_values
 from dyniso.nets import mlp
-from dyniso.optim import AdamO, IsometryDivergenceError, adamo_update, isometry_groups, isometry_step
+from dyniso.optim import PRINTED_STRENGTH, AdamO, IsometryDivergenceError, adamo_update, isometry_groups, isometry_step
 from dyniso.polar import polar_factor
 
 DEVICES = [
@@ -594,3 +595,189 @@ def test_divergence_is_reported_while_weights_are_finite(device):
             optimizer.step()
             p.data.mul_(4)  # faster than the pull brings it back
     assert torch.isfinite(p).all()
+
+
+def test_weights_that_get_gradients_in_turn_are_all_pulled():
+    defects = {}
+    for every in (1, 2, 3):
+        torch.manual_seed(0)
+        nets = nn.Linear(16, 16), nn.Linear(16, 16)
+        optimizer = AdamO([*nets[0].parameters(), *nets[1].parameters()], isometry_strength=2.0, isometry_every=every)
+        for t in range(300):
+            optimizer.zero_grad()
+            (nets[t % 2](torch.ones(1, 16)) * 0).sum().backward()
+            optimizer.step()
+        defects[every] = [float(gram_deviation(n.weight.detach()) / 16) for n in nets]
+    for every in (2, 3):
+        assert defects[every] == pytest.approx(defects[1], rel=0.02)
+
+
+@pytest.mark.parametrize("every", [1, 10])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_weights_are_pulled_as_far_as_single_ones(dtype, every):
+    start, defects = torch.randn(24, 24, generator=torch.Generator().manual_seed(0)) / 5, []
+    for kind in (torch.float32, dtype):
+        p = nn.Parameter(start.clone().to(kind))
+        optimizer = AdamO([p], lr=1e-3, eps=1e-4, isometry_strength=0.1, isometry_every=every)
+        p.grad = torch.zeros_like(p)
+        for _ in range(800):
+            optimizer.step()
+        assert p.dtype == kind
+        defects.append(float(gram_deviation(p.detach()) / 24))
+    assert defects[1] == pytest.approx(defects[0], rel=0.02)
+
+
+def test_what_rounding_left_of_a_pull_is_resumed():
+    p = nn.Parameter((torch.randn(16, 16, generator=torch.Generator().manual_seed(0)) / 4).bfloat16())
+    p.grad = torch.zeros_like(p)
+    first = AdamO([p], isometry_strength=0.1)
+    for _ in range(50):
+        first.step()
+    q = nn.Parameter(p.detach().clone())
+    q.grad = torch.zeros_like(q)
+    second = AdamO([q])
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for _ in range(50):
+        first.step()
+        second.step()
+    assert torch.equal(p, q)
+
+
+def test_step_holds_little_more_than_the_grams_beside_the_weights():
+    weights = [nn.Parameter(torch.randn(256, 256) / 16) for _ in range(24)]
+    for p in weights:
+        p.grad = torch.zeros_like(p)
+    optimizer = AdamO(weights, isometry_strength=0.1, fused=True)
+    optimizer.step()
+    peak = extra_bytes(optimizer.step)
+    assert peak < 1.4 * sum(4 * p.numel() for p in weights)
+
+
+def extra_bytes(call):
+    """Peak of what a call holds at once beyond what there was, by torch's own record of allocations."""
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        call()
+    now = peak = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak
+
+
+def test_compiled_step_is_not_compiled_again_for_each_learning_rate():
+    from torch._dynamo.testing import CompileCounter
+
+    net, counter, counts = small_net(), CompileCounter(), []
+    optimizer = AdamO(net.parameters(), lr=1e-2, isometry_strength=0.1)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    step = torch.compile(optimizer.step, backend=counter)
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    for _ in range(12):
+        step()
+        scheduler.step()
+        counts.append(counter.frame_count)
+    assert 0 < counts[3] == counts[-1] <= 4
+
+
+def test_compiled_step_is_the_eager_one():
+    finals = []
+    for compiled in (False, True):
+        net = small_net()
+        optimizer = AdamO(net.parameters(), lr=1e-2, isometry_strength=0.5, isometry_every=2)
+        if compiled:
+            optimizer.step = torch.compile(optimizer.step, backend="eager")
+        train(net, optimizer, steps=6)
+        finals.append(weights(net))
+    torch.testing.assert_close(finals[0], finals[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [np.int64(10), np.int32(10), True + 9], ids=lambda n: type(n).__name__)
+def test_any_whole_number_is_a_whole_number(number):
+    AdamO([nn.Parameter(torch.eye(2))], isometry_every=number, batch_dims=number - 10)
+
+
+@pytest.mark.parametrize("own", [None, 1e-2, torch.tensor(1e-2)], ids=str)
+@pytest.mark.parametrize("lr", [0.0, torch.tensor(0.0)], ids=["number", "tensor"])
+@pytest.mark.parametrize("coupled", [False, True])
+def test_step_at_rate_zero_changes_no_weight(lr, own, coupled):
+    if coupled and own is not None:
+        pytest.skip("refused together")
+    p = nn.Parameter(2 * torch.eye(3))
+    p.grad = torch.zeros_like(p)
+    AdamO([p], lr=lr, isometry_lr=own, isometry_strength=0.1, coupled=coupled, foreach=False).step()
+    assert torch.equal(p, 2 * torch.eye(3))
+
+
+def test_building_saving_loading_copying_and_describing_change_nothing():
+    net = small_net()
+    optimizer = AdamO(isometry_groups(net), isometry_every=2)
+    train(net, optimizer, steps=3)
+    before, state = weights(net), copy.deepcopy(optimizer.state_dict())
+    repr(optimizer), copy.deepcopy(optimizer), pickle.dumps(optimizer), repr(isometry_groups(net))
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.check_stability()
+    after = optimizer.state_dict()
+    assert torch.equal(before, weights(net)) and state["param_groups"] == after["param_groups"]
+    for a, b in zip(state["state"].values(), after["state"].values(), strict=True):
+        assert a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
+
+
+def test_distributed_checkpoint_of_a_fresh_optimizer_moves_no_weight():
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    net = small_net()
+    optimizer = AdamO(net.parameters(), isometry_strength=0.5, isometry_lr=1e-2)
+    before = weights(net)
+    state = get_optimizer_state_dict(net, optimizer)
+    assert torch.equal(before, weights(net)) and set(state) == {"state", "param_groups"}
+
+
+def test_sparse_gradient_is_refused_before_any_weight_is_pulled():
+    table, p = nn.Embedding(4, 4, sparse=True), nn.Parameter(2 * torch.eye(3))
+    p.grad = torch.zeros_like(p)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match="sparse"):
+        AdamO([p, table.weight], isometry_strength=0.1).step()
+    assert torch.equal(p, 2 * torch.eye(3))
+
+
+def test_weight_decay_acts_on_the_old_weights_as_equation_20_beside_adamw():
+    for options in ({"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled_weight_decay": True}):
+        p = nn.Parameter(2 * torch.eye(3, dtype=torch.float64))
+        q = nn.Parameter(p.detach().clone())
+        p.grad = q.grad = torch.full_like(p, 0.3)
+        AdamO([p], lr=1e-2, isometry_strength=0.5, **options).step()
+        torch.optim.Adam([q], lr=1e-2, **options).step()
+        pull = 1e-2 * 0.5 * gram_deviation_grad(2 * torch.eye(3, dtype=torch.float64))
+        torch.testing.assert_close(p.detach(), q.detach() - pull, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("layout", ["channels last", "transposed", "expanded rows"])
+def test_memory_layout_of_a_weight_does_not_change_its_pull(layout):
+    W = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)) / 3
+    p = nn.Parameter(W.clone())
+    if layout == "channels last":
+        q = nn.Parameter(W.clone().to(memory_format=torch.channels_last))
+    elif layout == "transposed":
+        q = nn.Parameter(W.transpose(0, 1).contiguous().transpose(0, 1))
+    else:
+        q = nn.Parameter(torch.stack([W, W])[:, ::1][0])
+    for w in (p, q):
+        w.grad = torch.zeros_like(w)
+        AdamO([w], lr=1e-2, isometry_strength=1.0).step()
+    assert not torch.equal(p, W)
+    torch.testing.assert_close(q.detach(), p.detach())
+
+
+def test_default_strength_does_something_and_the_printed_one_next_to_nothing():
+    start, moved = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)) / 8, {}
+    for name, options in {"default": {}, "printed": {"isometry_strength": PRINTED_STRENGTH}}.items():
+        p = nn.Parameter(start.clone())
+        optimizer = AdamO([p], **options)
+        p.grad = torch.zeros_like(p)
+        for _ in range(500):
+            optimizer.step()
+        moved[name] = float(gram_deviation(p.detach()) / gram_deviation(start))
+    assert moved["default"] < 0.5 and moved["printed"] > 0.95
