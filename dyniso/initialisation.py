@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .checks import require, require_shape, require_type
+from .isometry import half_precision
 
 
 @torch.no_grad()
@@ -101,8 +102,12 @@ def _zero_bias(layer: nn.Module) -> None:
 
 
 def _draw_buffer(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Empty tensor of the same shape on the generator's device: the draw does not depend on where the weight lives."""
-    return torch.empty_like(like, device=like.device if generator is None else generator.device)
+    """Empty tensor of the same shape on the generator's device, in single precision at least.
+
+    So a draw depends neither on where the weight lives nor on its precision.
+    """
+    dtype = torch.float32 if half_precision(like) else like.dtype
+    return torch.empty_like(like, dtype=dtype, device=like.device if generator is None else generator.device)
 
 
 INITS: dict[str, Callable[[nn.Module, float, torch.Generator | None], None]] = {  # name -> fills weight and bias

@@ -247,7 +247,7 @@ def _append_activation(layers: list[nn.Module], shape: tuple[int, ...], name: st
 
 def _bare(kind: type[nn.Module], *args: int, **options: object) -> nn.Module:
     """The layer without torch's own initialisation, which would draw from the global generator."""
-    return nn.utils.skip_init(kind, *args, **options)
+    return nn.utils.skip_init(kind, *args, device=torch.get_default_device(), **options)
 
 
 def _initialised(

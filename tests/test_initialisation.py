@@ -93,3 +93,14 @@ ERRORS = {
 def test_bad_value_is_a_value_error_that_names_it(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("scheme", ["orthogonal", "kaiming", "default"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_model_gets_the_rounded_draws_of_a_single_precision_one(scheme, dtype):
+    make = lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(16, 3))  # noqa: E731
+    models = make(), make().to(dtype)
+    for model in models:
+        initialise(model, scheme, generator=torch.Generator().manual_seed(0))
+    for a, b in zip(*(m.parameters() for m in models), strict=True):
+        assert b.dtype == dtype and torch.equal(a.to(dtype), b)

@@ -134,3 +134,29 @@ def test_effective_rank_of_a_zero_matrix_is_zero():
 def test_bad_input_is_named_in_the_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("function", [gram_deviation, gram_deviation_grad, smaller_gram, singular_values, polar_factor])
+def test_autocast_does_not_reach_the_mathematics(function):
+    W = torch.randn(32, 24, generator=torch.Generator().manual_seed(0)) / 5
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = function(W)
+    assert torch.equal(inside, function(W))
+
+
+def test_gradient_of_the_penalty_near_an_isometry_is_small_under_autocast_too():
+    W = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(0))).Q.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gram_deviation(W).backward()
+    assert float(W.grad.norm()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "exact"), [(torch.float16, 64 * (9e4 - 1) ** 2), (torch.bfloat16, 64 * (9e4 - 1) ** 2)]
+)
+def test_half_precision_penalty_does_not_overflow(dtype, exact):
+    W = (300 * torch.eye(64)).to(dtype).requires_grad_()
+    R = gram_deviation(W)
+    R.backward()
+    assert R.dtype == torch.float32 and float(R) == pytest.approx(exact, rel=1e-5)
+    assert float(gram_deviation_grad(W.detach())[0, 0]) == pytest.approx(4 * 300 * (9e4 - 1), rel=1e-5)

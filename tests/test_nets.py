@@ -192,3 +192,10 @@ ERRORS = {
 def test_bad_value_is_a_value_error_that_names_it(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("build", [lambda: mlp(4, 2, width=6), lambda: cnn((1, 8, 8), 2)], ids=["mlp", "cnn"])
+def test_nets_are_built_on_the_default_device(build):
+    with torch.device("meta"):
+        model = build()
+    assert {p.device.type for p in model.parameters()} == {"meta"}

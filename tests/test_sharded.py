@@ -14,9 +14,9 @@ from dyniso.optim import AdamO, isometry_groups
 OPTIONS = [{}, {"isometry_every": 3}, {"weight_decay": 0.1}, {"coupled": True}]
 
 
-def trained(net, options):
+def trained(net, options, strength=0.5):
     """Weights after 12 steps on fixed data, gathered."""
-    optimizer = AdamO(isometry_groups(net, isometry_strength=0.5), lr=1e-2, **options)
+    optimizer = AdamO(isometry_groups(net, isometry_strength=strength), lr=1e-2, **options)
     x = torch.randn(8, 12, generator=torch.Generator().manual_seed(1))
     for _ in range(12):
         optimizer.zero_grad()
@@ -62,8 +62,7 @@ def sharded():
 @pytest.mark.parametrize("case", range(len(OPTIONS)), ids=lambda i: str(OPTIONS[i]))
 def test_sharded_weights_end_where_those_of_one_process_do(sharded, case):
     alone = trained(net(), OPTIONS[case])
-    plain = trained(net(), OPTIONS[case] | {"isometry_strength": 0.0})
     for rank in range(2):
         for a, b in zip(alone, sharded[rank][case], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-    assert plain is not alone
+    assert float((alone[0] - trained(net(), OPTIONS[case], strength=0.0)[0]).abs().max()) > 1e-2
