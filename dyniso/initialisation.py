@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .checks import require, require_shape, require_type
+from .heads import find_heads
 from .isometry import half_precision
 
 
@@ -135,11 +136,12 @@ def initialise(
             are zero for the first two.
         gain: multiplies the drawn weights, unitless: the singular value of "orthogonal", 1 for He's or torch's law.
         generator: source of all draws; None is torch's global one.
-        head_gain: the same for the last linear layer in registration order; None means `gain`.
+        head_gain: the same for the head, found from the way that the model computes; None means `gain`.
     Returns:
         The same module.
     Raises:
-        ValueError: unknown scheme, or a layer whose weight is parametrized (a drawn value would be lost).
+        ValueError: unknown scheme, a layer whose weight is parametrized (a drawn value would be lost), or a head_gain
+            for a model whose head is not evident.
     Source: Saxe et al. 2014; Xiao et al. 2018; He et al. 2015 (arXiv 1502.01852).
     >>> model = initialise(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), head_gain=0.01)
     >>> [round(torch.linalg.svdvals(model[i].weight).max().item(), 4) for i in (0, 1)]
@@ -149,9 +151,10 @@ def initialise(
     require("scheme", scheme, INITS)
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
-    head = next((module for _, module in reversed(layers) if isinstance(module, nn.Linear)), None)
+    heads = {id(weight) for weight in find_heads(model)} if head_gain is not None else set()
     for name, layer in layers:
         if parametrize.is_parametrized(layer, "weight"):
             raise ValueError(f"layer {name!r} is parametrized; initialise it before orthogonal(...)")
-        INITS[scheme](layer, head_gain if layer is head and head_gain is not None else gain, generator)
+        is_head = head_gain is not None and id(layer.weight) in heads
+        INITS[scheme](layer, head_gain if is_head else gain, generator)  # type: ignore[arg-type]
     return model

@@ -80,6 +80,19 @@ def test_head_gain_scales_only_the_head():
     assert gains == pytest.approx([1.5, 1.5, 0.01], abs=FLOAT32)
 
 
+def test_head_gain_goes_to_the_head_that_is_registered_first():
+    class HeadFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.body = nn.Linear(6, 2), nn.Linear(4, 6)
+
+        def forward(self, x):
+            return self.head(torch.relu(self.body(x)))
+
+    model = initialise(HeadFirst(), head_gain=0.01)
+    assert [round(float(torch.linalg.matrix_norm(m.weight, 2)), 4) for m in (model.head, model.body)] == [0.01, 1.0]
+
+
 ERRORS = {
     "not a matrix": (lambda: orthogonal_(torch.empty(2, 2, 3, 3)), r"\(2, 2, 3, 3\)"),
     "even kernel": (lambda: delta_orthogonal_(torch.empty(2, 2, 4, 4)), r"\(2, 2, 4, 4\).*odd"),

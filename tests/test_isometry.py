@@ -151,12 +151,10 @@ def test_gradient_of_the_penalty_near_an_isometry_is_small_under_autocast_too():
     assert float(W.grad.norm()) < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("dtype", "exact"), [(torch.float16, 64 * (9e4 - 1) ** 2), (torch.bfloat16, 64 * (9e4 - 1) ** 2)]
-)
-def test_half_precision_penalty_does_not_overflow(dtype, exact):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_penalty_does_not_overflow(dtype):
     W = (300 * torch.eye(64)).to(dtype).requires_grad_()
     R = gram_deviation(W)
     R.backward()
-    assert R.dtype == torch.float32 and float(R) == pytest.approx(exact, rel=1e-5)
+    assert R.dtype == torch.float32 and R.item() == pytest.approx(64 * (9e4 - 1) ** 2, rel=1e-5)
     assert float(gram_deviation_grad(W.detach())[0, 0]) == pytest.approx(4 * 300 * (9e4 - 1), rel=1e-5)
