@@ -35,18 +35,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dyniso.study import data, specs
+from dyniso.study import specs
 from dyniso.study.trials.one_matrix import OneMatrix
 from dyniso.report import figures
 from dyniso.report.notebook import claim, show, show_table, stamp
 from dyniso.report.results import Results
 from dyniso.report.figures.strength import strength_figure
-from dyniso.isometry import gram_deviation_grad, spectrum_summary
+from dyniso.isometry import gram_deviation_grad
 from dyniso.polar import polar_factor
-from dyniso.nets import mlp
-from dyniso.optim import AdamO, isometry_groups, isometry_step
+from dyniso.optim import AdamO, isometry_step
 from dyniso.stats import with_interval
-from dyniso.study.tasks import standardise
 
 started = time.perf_counter()
 figures.use_style()
@@ -377,51 +375,6 @@ claim(
 )
 
 # %% [markdown]
-# ## In your own code
-#
-# Two lines change. {py:func}`isometry_groups <dyniso.isometry_groups>` leaves biases, norms, embeddings and the output head to plain Adam.
-
-# %%
-images, test = data.load("mnist-small"), data.load("mnist-small", "test")
-x, y = standardise(images), torch.from_numpy(images.y)
-
-net = mlp(784, 10, width=128, seed=seed)
-optimizer = AdamO(isometry_groups(net, isometry_strength=0.1), lr=1e-3, isometry_every=10)
-
-for batch in torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).split(64):
-    optimizer.zero_grad()
-    nn.functional.cross_entropy(net(x[batch]), y[batch]).backward()
-    optimizer.step()
-
-# %%
-pixels = torch.from_numpy(images.x).float()
-x_test = (torch.from_numpy(test.x).flatten(1).float() - pixels.mean()) / pixels.std()
-accuracy = float((net(x_test).argmax(1) == torch.from_numpy(test.y)).float().mean())
-hidden = spectrum_summary(net[3].weight)
-claim("one-pass-over-digits", f"One pass over 8,000 digits: test accuracy {accuracy:.1%}.", accuracy > 0.85)
-claim(
-    "second-layer-near-isometry",
-    f"The second layer's singular values stay in {hidden.min:.2f} to {hidden.max:.2f}.",
-    hidden.min > 0.5 and hidden.max < 2,
-)
-
-# %% [markdown]
-# A strength that cannot work is refused with numbers, when the optimizer is built or before a step changes anything:
-
-# %%
-try:
-    AdamO(net.parameters(), lr=0.02, isometry_strength=1000)
-except ValueError as error:
-    print(error)
-
-large = nn.Parameter(8 * torch.eye(4))
-large.grad = torch.zeros(4, 4)
-try:
-    AdamO([large], lr=1e-2, isometry_strength=1.0).step()
-except RuntimeError as error:
-    print(error)
-
-# %% [markdown]
 # ## What to conclude, and what not
 #
 # * Decoupling makes the strength independent of the task's gradient scale. It does not by itself make the method better.
@@ -448,7 +401,7 @@ except RuntimeError as error:
 # The balance is $\sigma_*^2 = 1 - w/4\lambda = 0.81$, so $\lambda = 0.1/(4\cdot0.19) \approx 0.13$.
 # ```
 #
-# **Next.** {doc}`earlier_methods` through the same instruments.
+# **Next.** {doc}`in_your_own_code`: how to use it.
 
 # %% tags=["hide-input"]
 stamp(
