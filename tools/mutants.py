@@ -1,0 +1,164 @@
+"""Do the tests see a mistake? One line is changed at a time, in a copy, and the tests that concern it are run.
+
+python tools/mutants.py                     all of tests/mutants.toml; writes book/evidence/mutants.json
+python tools/mutants.py --only pull         those whose file or reason holds a word; nothing is written
+python tools/mutants.py --jobs 2 --seconds 600    stops after that long; the same call goes on with what is left
+
+A mutant is caught if one of its tests fails. An entry with `equivalent` is a change that no test could see, with the
+reason, and is not run. Exit code 1 if a mutant survives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from dyniso.study.provenance import provenance
+
+ROOT = Path(__file__).parents[1]
+LIST, TARGET = ROOT / "tests" / "mutants.toml", ROOT / "book" / "evidence" / "mutants.json"
+KEYS = {"file", "old", "new", "why", "tests", "equivalent"}
+LIMIT_S = 600  # a mutant that loops for ever is caught by then
+
+
+def entries(path: Path = LIST) -> list[dict[str, Any]]:
+    """The list, checked: each old line stands once in its file, and its tests exist.
+
+    Raises:
+        ValueError: an entry that is not so (says which).
+    """
+    found: list[dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]
+    for entry in found:
+        require_entry(entry)
+    return found
+
+
+def require_entry(entry: dict[str, Any]) -> None:
+    """ValueError unless an entry can be applied and has tests, or a reason why it has none."""
+    name = f"{entry.get('file')}: {entry.get('new')!r}"
+    if entry.keys() - KEYS or not {"file", "old", "new", "why"} <= entry.keys():
+        raise ValueError(f"{name} has the keys {sorted(entry)}; allowed are {sorted(KEYS)}")
+    count = (ROOT / entry["file"]).read_text(encoding="utf-8").count(entry["old"])
+    if count != 1 or entry["old"] == entry["new"]:
+        raise ValueError(f"{name} replaces what stands {count} times in the file: {entry['old']!r}; it must stand once")
+    if "equivalent" not in entry and not entry.get("tests"):
+        raise ValueError(f"{name} names no tests")
+    missing = [test for test in entry.get("tests", []) if not (ROOT / test.partition("::")[0]).exists()]
+    if missing:
+        raise ValueError(f"{name} names tests that are not there: {missing}")
+
+
+def copied(folder: Path) -> Path:
+    """The tracked files of the project in a new folder."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    for name in filter(None, tracked.split("\0")):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_file():
+            shutil.copyfile(ROOT / name, target)
+    return folder
+
+
+def tried(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Apply one mutant in a copy, run its tests, and take it back: caught or survived, with seconds and what failed."""
+    path = folder / entry["file"]
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole.replace(entry["old"], entry["new"]), encoding="utf-8")
+    started = time.monotonic()
+    try:
+        failed, last = first_failure(entry["tests"], folder)
+    finally:
+        path.write_text(whole, encoding="utf-8")
+    row = {key: entry[key] for key in ("file", "old", "new", "why")}
+    return row | {
+        "result": "caught" if failed else "survived",
+        "by": last,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def first_failure(tests: list[str], folder: Path) -> tuple[bool, str]:
+    """Whether a test fails in a folder's code, and the first that does."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "DYNISO_SKIP_SITE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests]
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return True, f"no end within {LIMIT_S} s"
+    named = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    if done.returncode not in (0, 1, 2):
+        raise RuntimeError(f"{' '.join(command)} did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode != 0, (named[0].partition(" ")[2].partition(" - ")[0] if named else "")
+
+
+def known(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Results that are stored for entries as they stand now at the present commit, by file and change."""
+    if not TARGET.exists():
+        return {}
+    stored = json.loads(TARGET.read_text(encoding="utf-8"))
+    if stored["made_by"]["commit"] != provenance()["commit"]:
+        return {}
+    return {key(row): row for row in stored["rows"] if key(row) in set(map(key, entries))}
+
+
+def key(entry: dict[str, Any]) -> str:
+    return f"{entry['file']}\0{entry['old']}\0{entry['new']}"
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """The table as JSON, with what made it."""
+    facts = {k: v for k, v in provenance().items() if k in ("commit", "torch", "python", "hardware", "started")}
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_text(json.dumps({"made_by": facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    """Parse the call, try what is not known yet, print one line a mutant, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="a word in the file's name or the reason")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    options = parser.parse_args()
+    wanted = [e for e in entries() if options.only in e["file"] or options.only in e["why"]]
+    rows = {} if options.only else known(wanted)
+    equivalent = [e for e in wanted if "equivalent" in e]
+    rows |= {
+        key(e): {k: e[k] for k in ("file", "old", "new", "why")} | {"result": "equivalent", "by": e["equivalent"]}
+        for e in equivalent
+    }
+    todo = [e for e in wanted if key(e) not in rows]
+    deadline = time.monotonic() + options.seconds
+    with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        copies = [copied(Path(folder) / str(i)) for i in range(options.jobs)]
+
+        def share(i: int) -> None:
+            for entry in todo[i :: options.jobs]:
+                if time.monotonic() > deadline:
+                    return
+                rows[key(entry)] = row = tried(entry, copies[i])
+                print(
+                    f"{row['result']:<9} {row['seconds']:5.0f} s  {row['file']}: {row['why']}  [{row['by']}]",
+                    flush=True,
+                )
+
+        list(pool.map(share, range(options.jobs)))
+    ordered = [rows[key(e)] for e in wanted if key(e) in rows]
+    if not options.only:
+        write(ordered)
+    counts = {r: sum(row["result"] == r for row in ordered) for r in ("caught", "survived", "equivalent")}
+    print(", ".join(f"{n} {r}" for r, n in counts.items()), f"of {len(wanted)}")
+    return int(counts["survived"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
