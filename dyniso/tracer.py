@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -117,6 +117,9 @@ class _Site:
     readers: dict[str, None] = field(default_factory=dict)
     against: dict[str, None] = field(default_factory=dict)  # what stands against a match
 
+    def by_unit(self) -> Tensor:
+        return by_unit(self.output, self.axis)
+
     def units(self) -> int:
         return 1 if self.axis is None else self.output.shape[self.axis]
 
@@ -138,20 +141,24 @@ class Tracer(TorchFunctionMode):
     Args:
         model: as `readable` gives it.
         keep_graph: whether what is stored stays connected to the autograd graph.
+        at_end: called at the end of each pass, after which it is forgotten; None keeps the last pass for `result`.
     """
 
-    def __init__(self, model: nn.Module, keep_graph: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, keep_graph: bool = False, at_end: Callable[[Tracer], None] | None = None
+    ) -> None:
         super().__init__()
-        self.model, self.keep_graph = model, keep_graph
+        self.model, self.keep_graph, self.at_end = model, keep_graph, at_end
+        self.passes = 0
         self.names = {id(module): name for name, module in model.named_modules()}
         self.owned: dict[int, tuple[str, Tensor]] = {id(p): (name, p) for name, p in model.named_parameters()}
-        self.sites: list[_Site] = []
-        self.taken: dict[str, dict[str, None]] = {}  # layer -> what takes its output
-        self.calls: Counter[str] = Counter()
         self.start()
 
     def start(self) -> None:
-        """Forget the tensors of the last pass."""
+        """Forget the last pass."""
+        self.sites: list[_Site] = []
+        self.taken: dict[str, dict[str, None]] = {}  # layer -> what takes its output
+        self.calls: Counter[str] = Counter()
         self.known: dict[int, tuple[Tensor, Origin | None]] = {}  # None: made of constants and parameters alone
         self.frames: list[_Frame] = []
         self.inside = 0  # layers and activation modules that are being called: their inner operations are their own
@@ -193,7 +200,14 @@ class Tracer(TorchFunctionMode):
         self.inside += isinstance(module, LAYERS + ACTIVATION_TYPES)
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        frame = self.frames.pop()
+        self._end_call(self.frames.pop(), module, out)
+        if not self.frames:
+            self.passes += 1
+            if self.at_end:
+                self.at_end(self)
+                self.start()
+
+    def _end_call(self, frame: _Frame, module: nn.Module, out: Any) -> None:
         kind = type(module).__name__
         self.inside -= isinstance(module, LAYERS + ACTIVATION_TYPES)
         if self.inside:
