@@ -66,11 +66,13 @@ class Trace(NamedTuple):
         layers: its layers (Linear, convolutions, recurrent, attention, embeddings), in order of their first calls. A
             matrix that is used without a module of these kinds goes by the name of the parameter.
         heads: the layers from which the output is reached without another layer in between.
+        repeated: the layers that are called more than once.
     """
 
     sites: tuple[ActivationSite, ...]
     layers: tuple[str, ...]
     heads: tuple[str, ...]
+    repeated: tuple[str, ...]
 
 
 def by_unit(output: Tensor, axis: int | None) -> Tensor:
@@ -355,7 +357,8 @@ class Tracer(TorchFunctionMode):
             for s in self.sites
         ]
         heads = _last(returned)
-        return Trace(tuple(sites), tuple(self.calls), tuple(layer for layer in self.calls if layer in heads))
+        repeated = tuple(layer for layer, count in self.calls.items() if count > 1)
+        return Trace(tuple(sites), tuple(self.calls), tuple(layer for layer in self.calls if layer in heads), repeated)
 
     def _why(self, site: _Site) -> str:
         layer = site.origin.layer
