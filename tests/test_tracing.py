@@ -119,7 +119,7 @@ def test_module_of_one_s_own_that_bends_its_input_is_one_activation():
 
 def test_compiled_model_is_traced_as_the_module_that_it_was_made_from():
     inner = mlp(4, 2, 6, 2)
-    assert matches(torch.compile(inner), FLAT) == matches(inner, FLAT)
+    assert matches(torch.compile(inner), FLAT) == matches(inner, FLAT) == matches(nn.DataParallel(inner), FLAT)
     assert matches(nn.Sequential(torch.compile(inner[:3]), inner[3:]), FLAT)[0] == ("0._orig_mod.1", ("1.3",))
 
 
