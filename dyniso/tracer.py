@@ -367,7 +367,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 def _is_whole(module: nn.Module) -> bool:
     """A layer of torch's with torch's own forward, or an activation: what happens inside is its own affair."""
-    is_layer = isinstance(module, LAYERS) and type(module).forward.__module__.startswith("torch.nn")
+    is_layer = isinstance(module, LAYERS) and module.forward.__module__.startswith("torch.nn")
     return is_layer or isinstance(module, ACTIVATION_TYPES)
 
 

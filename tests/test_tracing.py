@@ -205,6 +205,13 @@ def test_layer_with_a_forward_of_its_own_and_a_learned_activation_are_seen():
     ]
 
 
+def test_forward_that_was_replaced_on_one_layer_is_looked_into():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2))
+    plain = model[0].forward
+    model[0].forward = lambda x: plain(x).relu()
+    assert only(model).layer == "0" and only(model).readers == ("1",)
+
+
 @dataclass
 class Output:
     logits: Tensor
