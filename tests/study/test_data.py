@@ -30,11 +30,16 @@ FULL = {"mnist": (60000, 10000), "fashion-mnist": (60000, 10000), "cifar10": (50
 STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 SMALL = data.data_root() / "mnist-small"
 RETRIEVE = pooch.retrieve
+USER_CACHE = data._user_cache
 Manifest = dict[str, dict]
 
 
 def nothing_is_fetched(*args: object, **kwargs: object) -> str:
     raise ConnectionError("this test has no network")
+
+
+def no_home(project: str) -> str:
+    raise RuntimeError("could not determine the home directory")
 
 
 @pytest.fixture
@@ -251,6 +256,25 @@ def test_cifar100_order_does_not_depend_on_the_order_of_the_source(stage: Manife
 def test_unknown_name_or_split_is_answered_with_what_is_known(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load(*arguments)
+
+
+def test_user_without_a_home_loads_what_is_in_the_chosen_folder(
+    stage: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "_user_cache", USER_CACHE)
+    monkeypatch.setattr(pooch, "os_cache", no_home)
+    shutil.copytree(SMALL, tmp_path / "here/mnist")
+    assert len(load("mnist", "test")) == 2000
+    assert dict(data.available())["cifar10"] is None
+    monkeypatch.delenv("DYNISO_DATA")
+    with pytest.raises(DataError, match="you have no home to keep it in; set DYNISO_DATA"):
+        load("mnist", "test")
+
+
+def test_chosen_folder_in_a_home_that_there_is_not_is_named(stage: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNISO_DATA", "~nobody-at-all/data")
+    with pytest.raises(DataError, match=r"DYNISO_DATA='~nobody-at-all/data'.*without ~"):
+        load("mnist", "test")
 
 
 def test_missing_set_without_network_names_the_folders_the_url_and_the_place(stage: Manifest, tmp_path: Path) -> None:
