@@ -261,9 +261,7 @@ def output(project: Project, source: Path, out: Path | None) -> Path:
     if any(target.exists() and target.samefile(one) for one in [source, *project.sources()]):
         raise UsageError(f"-o {out} is the source of a chapter; expected another file")
     if target.resolve().is_relative_to(project.out.resolve()):
-        raise UsageError(
-            f"-o {out} belongs to the book, which `build` executes; expected a place outside {project.out}"
-        )
+        raise UsageError(f"-o {out} is a page of the book, made by `build`; expected a place outside {project.out}")
     return target
 
 
@@ -276,9 +274,7 @@ def require_place(chapter: Job) -> None:
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}; expected a folder that can be written") from None
     if chapter.out.is_dir() or (chapter.figures.exists() and not chapter.figures.is_dir()):
-        raise UsageError(
-            f"{chapter.out} and the folder {chapter.figures.name} beside it cannot be made; choose another -o"
-        )
+        raise UsageError(f"{chapter.out} or {chapter.figures.name} beside it is in the way; choose another -o")
 
 
 def check(project: Project, names: Sequence[str]) -> int:
