@@ -4,6 +4,10 @@
 .PHONY: help setup notebooks book test lock clean
 
 export OMP_NUM_THREADS = 1
+# neither a user's settings of matplotlib nor the encoding of a terminal decides what is made
+export MATPLOTLIBRC = /dev/null
+export MPLBACKEND = Agg
+export PYTHONUTF8 = 1
 export DYNISO_RUNS ?= $(CURDIR)/build/runs
 # compiled games are kept between processes: chapters and tests would compile each of them again
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/jax

@@ -66,6 +66,6 @@ def is_short(place: str) -> bool:
 
 def shortest_place() -> str:
     """The folder for temporary files; one of the system's where the path of that is too long for a socket."""
-    places = [tempfile.gettempdir(), "/tmp", "/var/tmp"]
+    places = [tempfile.gettempdir(), "/var/tmp", "/dev/shm"]
     usable = [place for place in places if is_short(place) and os.access(place, os.W_OK | os.X_OK)]
     return (usable or places)[0]

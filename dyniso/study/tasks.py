@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_that
+from ..checks import require, require_that
 from .data import Images, content_of, load
-from .specs import BITS, Experiment, Stream
+from .specs import BITS, SCALES, Experiment, Stream
 from .streams import FEATURES, batch_order, from_new_task, make_task
 
 
@@ -32,6 +32,7 @@ def standardise(images: Images, pool: int | None = None, scale: str | None = Non
     Raises:
         ValueError: a pool that does not divide height and width, or "symmetric" for pixels that are not uint8.
     """
+    require("scale", scale, (None, *SCALES))
     symmetric = scale == "symmetric"
     require_that(not symmetric or images.x.dtype == np.uint8, "stream.scale", scale, "'standard' for pixels not uint8")
     x = torch.from_numpy(images.x)

@@ -21,9 +21,10 @@ REAL = RNG.normal(size=120)
 
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch):
-    """What a test registers is forgotten after it."""
+    """What a test registers is forgotten after it, and it sees nothing of what others registered."""
     monkeypatch.setattr(data, "_OWN", {})
     before = dict(OWN)
+    OWN.clear()
     yield
     OWN.clear()
     OWN.update(before)
@@ -101,7 +102,7 @@ def test_stream_made_before_its_arrays_were_replaced_is_refused_before_training(
     bound = experiment("random_labels")
     data.register("mine", X + 1, Y)
     for stale in (early, bound):
-        with pytest.raises(ValueError, match=r"'mine' stands for other arrays.*make it again"):
+        with pytest.raises(ValueError, match=r"'mine' stands for other arrays.*make the stream again"):
             runner.run(stale, "cpu", tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
 
@@ -113,6 +114,15 @@ def test_registered_arrays_are_copies_both_ways():
     data.load("mine").x[:] = 0
     assert np.array_equal(data.load("mine").x, X)
     assert np.array_equal(data.load("mine").y, Y)
+
+
+def test_numbers_of_numpy_and_of_python_name_the_same_run():
+    data.register("mine", X, Y)
+    of_numpy = experiment("random_labels", classes=Y.max() + 1)
+    of_python = experiment("random_labels", classes=6)
+    adam = of_python.methods[0]
+    assert digest(of_numpy, adam) == digest(of_python, adam)
+    assert digest(of_numpy, replace(adam, lr=np.float32(0.5))) == digest(of_python, replace(adam, lr=0.5))
 
 
 def test_streams_of_the_built_in_sets_have_the_digest_that_they_had():

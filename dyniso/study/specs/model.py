@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from ...checks import require, require_range
+from ...checks import require, require_range, require_that
 from .. import declared
 from .own import OWN
 
@@ -191,9 +192,12 @@ class Comparison:
     sources: tuple[tuple[str, str], ...]
 
     def check_arms(self) -> None:
-        """Raise ValueError for an unknown tier, no or repeated methods, and bad seeds."""
+        """Raise ValueError for an unknown tier, no or repeated methods, bad seeds, and names that can be no file's."""
         require("tier", self.tier, TIERS)
         names = [m.name for m in self.methods]
+        for name in (self.name, *names):
+            fits = isinstance(name, str) and name and not name.startswith(".") and not set(name) & {*"/\\", "\0"}
+            require_that(fits, "name", name, "a word that can name a file: no / or \\, no . at its start")
         if not names or len(set(names)) < len(names):
             raise ValueError(f"methods={names}; they need at least one name, each once")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -292,7 +296,20 @@ def only_methods(experiment: AnyExperiment, names: Iterable[str]) -> AnyExperime
 
 def present(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields that are used: neither None nor ()."""
-    return {key: value for key, value in fields.items() if value is not None and value != ()}
+    return {
+        key: value
+        for key, value in fields.items()
+        if value is not None and not (isinstance(value, tuple) and not value)
+    }
+
+
+def plain_number(value: Any) -> int | float:
+    """A number of numpy as Python's own, so that a run is called the same whoever counted; TypeError for the rest."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"{value!r} is no setting of an experiment; expected numbers, text, True, False, None, and tuples")
 
 
 def digest(experiment: Comparison, method: Method) -> str:
@@ -310,4 +327,4 @@ def digest(experiment: Comparison, method: Method) -> str:
         del settings[left_out]
     settings["method"] = {k: v for k, v in asdict(method).items() if k not in ("name", "label")}
     settings = {k: present(v) if isinstance(v, dict) else v for k, v in present(settings).items()}
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=plain_number).encode()).hexdigest()[:16]
