@@ -134,11 +134,16 @@ def unknown_text(word: str, options: argparse.Namespace, called: argparse.Argume
     return f"unexpected {word!r}; `dyniso {options.name}` takes options only"
 
 
+def names_in(text: str) -> list[str]:
+    """ "adam, redo" -> ["adam", "redo"]."""
+    return [name.strip() for name in text.split(",")]
+
+
 def chosen(options: argparse.Namespace) -> specs.Comparison:
     """The experiment that a call names, with its seeds and methods."""
     experiment = specs.find(options.experiment, options.tier)
     if options.methods is not None:
-        experiment = specs.only_methods(experiment, [m.strip() for m in options.methods.split(",")])
+        experiment = specs.only_methods(experiment, names_in(options.methods))
     return experiment if options.seeds is None else specs.with_seeds(experiment, options.seeds)
 
 
@@ -255,7 +260,7 @@ def command_figure(options: argparse.Namespace) -> int:
     from .report import figures
 
     experiment = chosen(options)
-    metrics = None if options.metrics is None else options.metrics.split(",")
+    metrics = None if options.metrics is None else names_in(options.metrics)
     if isinstance(experiment, specs.GameExperiment):
         frame, origin = stored_rows(with_fresh_net(experiment))
         fig, table = figures.cycles_figure(frame, experiment, metrics or figures.CYCLE_METRICS)
