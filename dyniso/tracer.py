@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_leaves
 from . import units
 from .activations import ACTIVATION_TYPES, MIXING_TYPES
 from .trace_result import ActivationSite, Origin, Site, Trace, origin_of, why_unmatched
-from .trace_result import by_unit as by_unit
 from .trace_rules import (
     ALIKE,
     BENDS,
