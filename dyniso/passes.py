@@ -75,15 +75,15 @@ def capture(
     Returns:
         Name -> LayerPass.
     Raises:
-        ValueError: a layer that is called more than once, interacting samples, chunk < 1, no samples, an output that is
-            no tensor.
+        ValueError: a layer that is called more than once, interacting samples (also across chunks), chunk < 1, no
+            samples, an output that is no tensor.
         TypeError: inputs that are no tensor.
 
     >>> seen = capture(model := nn.Linear(2, 3), torch.ones(5, 2), {"": model}, None)
     >>> tuple(seen[""].h.shape), tuple(seen[""].B.shape)
     ((5, 2), (5, 3, 3))
     """
-    passes = [_capture_once(model, part, layers, backward) for part in split(x, chunk)]
+    passes = [_capture_once(model, part, layers, backward) for part in _chunks(model, x, chunk)]
     return {
         name: LayerPass(layer.module, torch.cat([p[name].h for p in passes]), torch.cat([p[name].B for p in passes]))
         for name, layer in passes[0].items()
@@ -216,18 +216,23 @@ def jacobian(model: nn.Module, x: Tensor, chunk: int | None) -> Tensor:
     >>> jacobian(nn.Linear(2, 1), torch.tensor([[3.0, 4.0]]), None)
     tensor([[3., 4., 1.]])
     """
-    parts = split(x, chunk)
-    if len(parts) > 1:
-        require_same_in_company(model, x, parts[0])
     trained = {name: p.detach().requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
     rows = []
-    for part in parts:
+    for part in _chunks(model, x, chunk):
         f = call(model, part, trained)  # with copies, as a hook on a parameter may change its gradient
         directions = torch.eye(f.numel(), dtype=f.dtype, device=f.device).unflatten(1, f.shape)
         rows.append(
             torch.cat([J.reshape(len(J), -1) for J in _all_gradients(f, list(trained.values()), directions)], dim=1)
         )
     return torch.cat(rows)
+
+
+def _chunks(model: nn.Module, x: Tensor, chunk: int | None) -> tuple[Tensor, ...]:
+    """`split`, if the outputs of a sample do not depend on the chunk that it is in."""
+    parts = split(x, chunk)
+    if len(parts) > 1:
+        require_same_in_company(model, x, parts[0])
+    return parts
 
 
 def split(x: Tensor, chunk: int | None) -> tuple[Tensor, ...]:

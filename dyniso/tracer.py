@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from . import units
 from .activations import ACTIVATION_TYPES, MIXING_TYPES
-from .trace_result import ActivationSite, Trace, by_unit
+from .trace_result import ActivationSite, Origin, Site, Trace, origin_of, why_unmatched
 from .trace_rules import (
     ALIKE,
     BENDS,
@@ -32,48 +32,6 @@ from .trace_rules import (
 )
 
 
-class Origin(NamedTuple):
-    """Where a tensor comes from."""
-
-    layer: str  # the one layer that it is the output of, "" if there is none
-    parts: tuple[str, ...]  # how an error words it, e.g. ("layer 'fc1'",), or the parts of a sum
-    what: str  # "" for one thing, "sum", "product", ...
-    sites: frozenset[int]  # activations that are in it
-    last: frozenset[str]  # layers from which it is reached without another one in between
-    code: Tensor | None  # unit of each entry (`dyniso.units`); None where units got mixed
-
-    def __str__(self) -> str:
-        if not self.what:
-            return self.parts[0]
-        shown = [*self.parts[:3], *(["more"] if len(self.parts) > 3 else [])]
-        return f"the {self.what} of {', '.join(shown[:-1])} and {shown[-1]}"
-
-
-def _origin_of(
-    text: str, x: Tensor, last: frozenset[str] = frozenset(), layer: str = "", axis: int | None = None
-) -> Origin:
-    return Origin(layer, (text,), "", frozenset(), last, units.fresh(x, axis if x.ndim else None))
-
-
-@dataclass
-class _Site:
-    """An activation while the pass goes on."""
-
-    name: str
-    kind: str
-    output: Tensor
-    axis: int | None
-    origin: Origin  # of its input
-    readers: dict[str, None] = field(default_factory=dict)
-    against: dict[str, None] = field(default_factory=dict)  # what stands against a match
-
-    def by_unit(self) -> Tensor:
-        return by_unit(self.output, self.axis)
-
-    def units(self) -> int:
-        return 1 if self.axis is None else self.output.shape[self.axis]
-
-
 class _Frame(NamedTuple):
     """A module that is being called, and what was known before."""
 
@@ -81,7 +39,7 @@ class _Frame(NamedTuple):
     module: nn.Module
     given: list[Tensor]
     seen: set[str]  # operations inside
-    sites: list[_Site]
+    sites: list[Site]
     taken: dict[str, dict[str, None]]
 
 
@@ -106,7 +64,7 @@ class Tracer(TorchFunctionMode):
 
     def start(self) -> None:
         """Forget the last pass."""
-        self.sites: list[_Site] = []
+        self.sites: list[Site] = []
         self.taken: dict[str, dict[str, None]] = {}  # layer -> what takes its output
         self.calls: Counter[str] = Counter()
         self.known: dict[int, tuple[Tensor, Origin | None]] = {}  # None: made of constants and parameters alone
@@ -141,7 +99,7 @@ class Tracer(TorchFunctionMode):
         if not self.frames or module is self.model:
             self.start()
             for x in given:
-                self._set(x, _origin_of("the input", x))
+                self._set(x, origin_of("the input", x))
         name = self.names[id(module)]
         sites, taken = [*self.sites], {k: {**v} for k, v in self.taken.items()}
         self.frames.append(_Frame(name, module, given, set(), sites, taken))
@@ -206,7 +164,7 @@ class Tracer(TorchFunctionMode):
             return self.known[id(x)][1]
         if x.grad_fn is None or id(x) in self.owned:
             return None
-        return _origin_of("a tensor that no operation seen here made", x)
+        return origin_of("a tensor that no operation seen here made", x)
 
     def _set(self, x: Tensor, origin: Origin | None) -> None:
         self.known[id(x)] = x, origin  # the tensor is kept, so that its id is not given to another one
@@ -229,7 +187,7 @@ class Tracer(TorchFunctionMode):
     def _put_out(self, layer: str, results: list[Tensor], axis: int) -> None:
         self.calls[layer] += 1
         for out in results:
-            self._set(out, _origin_of(f"layer {layer!r}", out, frozenset([layer]), layer, axis))
+            self._set(out, origin_of(f"layer {layer!r}", out, frozenset([layer]), layer, axis))
 
     def _pass_on(self, call: Call, x: Tensor, origin: Origin, results: list[Tensor]) -> None:
         code = None if origin.code is None else units.moved(*call, x, origin.code, results[0])
@@ -263,18 +221,18 @@ class Tracer(TorchFunctionMode):
             self._take(o, f"{name}()")
             self._object(o.sites, f"its output passes through {name}()")
         for out in results:
-            self._set(out, _origin_of(f"the result of {name}()", out, _last(origins)))
+            self._set(out, origin_of(f"the result of {name}()", out, _last(origins)))
 
     def _activation(self, name: str, kind: str, x: Tensor, out: Any, is_mixing: bool) -> None:
         if not isinstance(out, Tensor) or not out.ndim:
             return
-        origin = self._origin(x) or _origin_of("a tensor that no layer made", x)
+        origin = self._origin(x) or origin_of("a tensor that no layer made", x)
         i, name = len(self.sites), self._unique(name)
         self._take(origin, f"activation {name!r}")
         self._object(origin.sites, f"its output passes through activation {name!r}")
         axis = _axis_after(origin.code, x, out)
         kept = out.clone() if self.keep_graph else out.detach().clone()  # a later operation may work in place
-        self.sites.append(_Site(name, kind, kept, axis, origin))
+        self.sites.append(Site(name, kind, kept, axis, origin))
         if is_mixing or out.shape != x.shape:
             self._object([i], f"{kind} mixes units")
         elif origin.layer and not _is_row_by_row(origin.code, axis):
@@ -304,52 +262,13 @@ class Tracer(TorchFunctionMode):
             self._take(o, "the model's output")
             self._object(o.sites, "the model returns it")
         sites = [
-            ActivationSite(s.name, s.kind, s.output, s.axis, s.origin.layer or None, tuple(s.readers), self._why(s))
+            ActivationSite(s.name, s.kind, s.output, s.axis, s.origin.layer or None, tuple(s.readers), why)
             for s in self.sites
+            for why in [why_unmatched(s, self.taken, self.calls, self.model)]
         ]
         heads = _last(returned)
         repeated = tuple(layer for layer, count in self.calls.items() if count > 1)
         return Trace(tuple(sites), tuple(self.calls), tuple(layer for layer in self.calls if layer in heads), repeated)
-
-    def _why(self, site: _Site) -> str:
-        layer = site.origin.layer
-        if not layer:
-            return "; ".join([f"it reads {site.origin}", *site.against])
-        others = [by for by in self.taken[layer] if by != f"activation {site.name!r}"]
-        ends = [layer, *(reader for reader in site.readers if reader != layer)]
-        found = [f"layer {end!r} is called {self.calls[end]} times" for end in ends if self.calls[end] > 1]
-        found += [f"layer {end!r} shares a parameter with {other!r}" for end in ends for other in self._sharers(end)]
-        found += [why for end in ends if (why := self._unusual(end, is_reader=end != layer))]
-        found += [f"layer {layer!r} also feeds {other}" for other in others]
-        found += [] if site.readers or site.against else ["no layer reads it"]
-        return "; ".join([*found, *site.against])
-
-    def _sharers(self, layer: str) -> list[str]:
-        """Other layers, and parameters that are used without their module, that are the same tensors."""
-        modules = dict(self.model.named_modules())
-        mine = {id(p) for p in modules[layer].parameters()} if layer in modules else set()
-        bare = {name: id(p) for name, p in self.model.named_parameters() if name in self.calls}
-        own = {name: {id(p) for p in m.parameters(recurse=False)} for name, m in modules.items()}
-        inside = (layer, f"{layer}.")
-        others = [name for name, ids in own.items() if ids & mine and name != layer and not name.startswith(inside[1])]
-        return others + [name for name, p in bare.items() if p in mine]
-
-    def _unusual(self, layer: str, is_reader: bool) -> str:
-        """Why the rows of a layer's weight are not its units, or the columns not what it reads; "" if they are."""
-        modules = dict(self.model.named_modules())
-        module = modules.get(layer)
-        if module is None:
-            return f"{layer!r} is used without a module"
-        if isinstance(module, nn.modules.conv._ConvNd):
-            in_groups = is_reader and module.groups > 1
-            return (
-                f"layer {layer!r} is {'in groups' if in_groups else 'transposed'}"
-                if in_groups or module.transposed
-                else ""
-            )
-        if isinstance(module, nn.Linear):
-            return ""
-        return f"layer {layer!r} is of kind {type(module).__name__}, whose weight is not one row a unit"
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -207,6 +207,13 @@ def test_chunks_are_refused_where_samples_share_statistics():
     torch.testing.assert_close(chunked, empirical_ntk(model, x))
 
 
+@BOTH
+def test_chunks_of_one_sample_do_not_hide_the_statistics_of_the_batch(method):
+    body = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)]
+    with pytest.raises(ValueError, match="depend on the chunk"):
+        empirical_ntk(nn.Sequential(*body).double(), normal(3, 3, 6, 6), method=method, chunk=1)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripted_model_is_refused_by_name():
     with pytest.raises(ValueError, match="is a ScriptModule"):
