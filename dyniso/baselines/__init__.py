@@ -18,9 +18,10 @@ from dataclasses import fields
 from typing import Any
 
 from ..checks import require, require_keys
+from .adapters import PerRun, Several, clear, forget
 from .attached import CLASSES, Attached, Baseline, Layer, attach, is_elementwise
 from .boundaries import FIRE, SHRINK_PERTURB, Reset, ShrinkPerturb
-from .optimizers import UPGD, PerRun, Several, forget
+from .optimizers import UPGD
 from .penalties import L2, Churn, FeatureRank, L2Init, Parseval, SpectralPenalty
 from .projections import Isometry, NormProjection, RowNorm, SpectralNorm, WeightClipping
 from .units import ContinualBackprop, ReDo, SelfNormalizedResets
@@ -52,6 +53,7 @@ __all__ = [
     "SpectralPenalty",
     "WeightClipping",
     "attach",
+    "clear",
     "forget",
     "is_elementwise",
     "make",
