@@ -151,6 +151,17 @@ class CReLU(nn.Module):
         return f"dim={self.dim}"
 
 
+def _of_torch() -> tuple[type[nn.Module], ...]:
+    """Every activation class of torch that gives each unit a value of its own; softmaxes give shares of a whole."""
+    kinds = [kind for kind in vars(nn.modules.activation).values() if isinstance(kind, type)]
+    shares = (nn.MultiheadAttention, nn.Softmax, nn.Softmin, nn.Softmax2d, nn.LogSoftmax)
+    here = nn.modules.activation.__name__
+    return tuple(k for k in kinds if issubclass(k, nn.Module) and k.__module__ == here and k not in shares)
+
+
+MIXING_TYPES = (GroupSort, Householder, CReLU, nn.GLU)  # an output reads several units; MaxMin is a GroupSort
+ACTIVATION_TYPES = (*_of_torch(), Abs, GroupSort, Householder, CReLU)
+
 ACTIVATIONS: dict[str, Callable[[int, int], nn.Module]] = {  # name -> module for (axis, k of the name)
     "relu": lambda dim, k: nn.ReLU(),
     "maxmin": lambda dim, k: MaxMin(dim),
