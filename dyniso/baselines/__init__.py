@@ -19,8 +19,10 @@ from typing import Any
 
 from ..checks import require, require_keys
 from .adapters import PerRun, Several, clear, forget
-from .attached import CLASSES, Attached, Baseline, Layer, attach, is_elementwise
+from .attached import CLASSES, Attached, Baseline
+from .attaching import attach
 from .boundaries import FIRE, SHRINK_PERTURB, Reset, ShrinkPerturb
+from .layers import Layer, Units, is_elementwise
 from .optimizers import UPGD
 from .penalties import L2, Churn, FeatureRank, L2Init, Parseval, SpectralPenalty
 from .projections import Isometry, NormProjection, RowNorm, SpectralNorm, WeightClipping
@@ -51,6 +53,7 @@ __all__ = [
     "ShrinkPerturb",
     "SpectralNorm",
     "SpectralPenalty",
+    "Units",
     "WeightClipping",
     "attach",
     "clear",

@@ -26,8 +26,7 @@ class Attached:
         seeds: one a run.
         batch_dims: leading axes that index runs: 0 for one net, 1 for stacked runs.
         elementwise: whether each hidden activation belongs to one unit, as methods that replace units need.
-        units: in the order in which their activations are recorded; None: each layer feeds the next, and the last one is
-            the head.
+        units: in the order in which their activations are recorded; None: each layer feeds the next.
         heads: names of the layers that are heads; None: the last one.
     Raises:
         ValueError: no hidden layer, or what the method refuses.
@@ -45,14 +44,14 @@ class Attached:
         units: Sequence[Units] | None = None,
         heads: Collection[str] | None = None,
     ):
-        if len(layers) < 2:
-            raise ValueError(f"{type(baseline).__name__} needs a hidden layer and a head; got {len(layers)} layers")
         self.baseline, self.layers, self.optimizer, self.forward = baseline, list(layers), optimizer, forward
         self.batch_dims, self.elementwise = batch_dims, elementwise
         self.units = [Units(layer, (reader,)) for layer, reader in pairwise(layers)] if units is None else list(units)
         heads = {layers[-1].name} if heads is None else set(heads)
         self.heads = [layer for layer in layers if layer.name in heads]
         self.hidden = [layer for layer in layers if layer.name not in heads]
+        if not self.layers or (baseline.acts_on == "hidden" and not self.hidden):
+            raise ValueError(f"{type(baseline).__name__} needs a hidden layer and a head; got {len(layers)} layers")
         device = layers[0].weight.device
         self.generators = [torch.Generator(device).manual_seed(0xBA5E + seed) for seed in seeds]
         self.initial = {id(p): p.detach().clone() for p in self.owned()}
@@ -96,23 +95,27 @@ class Attached:
         return [W.new_zeros((*W.shape[: self.batch_dims + 1], *more), dtype=dtype) for W in weights]
 
     def seen(self) -> Iterator[tuple[int, Tensor]]:
-        """Index and activations (*runs, samples, units), detached, of all units that may be replaced: none is frozen.
+        """Index and activations (*runs, samples, units), detached, of each of `units` in the last forward pass.
 
         Raises:
             ValueError: the last forward pass did not show them.
         """
-        method = type(self.baseline).__name__
         if len(self.activations) != len(self.units):
             raise ValueError(
-                f"{method} saw {len(self.activations)} of {len(self.units)} activations since it was attached; call the "
-                "model that it is attached to before each step (a model that was compiled before shows none)"
+                f"{type(self.baseline).__name__} saw {len(self.activations)} of {len(self.units)} activations; call "
+                "the model that it is attached to before each step"
             )
-        for index, (unit, h) in enumerate(zip(self.units, self.activations, strict=True)):
+        yield from ((index, h.detach()) for index, h in enumerate(self.activations))
+
+    def replaceable(self) -> Iterator[tuple[int, Tensor]]:
+        """Of what was `seen`, the units that have no frozen weight before or behind them."""
+        for index, h in self.seen():
+            unit = self.units[index]
             if not any(is_frozen(layer.weight) for layer in (unit.layer, *unit.readers)):
-                yield index, h.detach()
+                yield index, h
 
     def rerun(self, inputs: Tensor) -> Tensor:
-        """Outputs for earlier inputs, in evaluation mode, without a trace: norms, draws and records stay as they are."""
+        """Outputs for earlier inputs, in evaluation mode: norms, draws and what was recorded stay as they are."""
         assert self.forward is not None
         before = self.inputs, self.activations
         modes = {m: m.training for m in self.forward.modules()} if isinstance(self.forward, nn.Module) else {}
@@ -168,7 +171,7 @@ class Attached:
     def reset_units(self, masks: dict[int, Tensor]) -> None:
         """Give units new incoming weights, zero bias, and zero outgoing weights; the optimizer forgets the old ones.
 
-        First all incoming weights are drawn, then all outgoing ones become zero: also those from one new unit to another.
+        First all incoming weights are drawn, then all outgoing ones become zero, also those between two new units.
         Norms in between start anew for these units.
 
         Args:
@@ -211,7 +214,7 @@ class Attached:
     # ------------------------------------------------------------------------------------------------------ state
 
     def __getstate__(self) -> dict[str, Any]:
-        last_pass = {"inputs": None, "activations": []}  # a graph cannot be copied
+        last_pass: dict[str, Any] = {"inputs": None, "activations": []}  # a graph cannot be copied
         return {**self.__dict__, **last_pass, "initial": list(self.initial.values())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -219,7 +222,7 @@ class Attached:
         self.initial = {id(p): value for p, value in zip(self.owned(), state["initial"], strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later `load_state_dict` needs to go on as if nothing had happened, the values of the start included."""
+        """What a later `load_state_dict` needs to go on as if nothing had happened, with the values of the start."""
         return {
             "method": self.baseline.name,
             "steps": self.steps,

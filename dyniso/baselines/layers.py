@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..activations import MIXING_TYPES
+
 
 class Layer(NamedTuple):
     """One linear map or convolution: weight (*runs, out, in / groups, ...) and bias (*runs, out) or None."""
@@ -18,7 +20,7 @@ class Layer(NamedTuple):
 
 
 class Units(NamedTuple):
-    """The units between a layer and all that read them: unit i is row i of the layer, and a block of readers' columns."""
+    """The units between a layer and all that read them: unit i is row i of the layer, a block of columns of readers."""
 
     layer: Layer
     readers: tuple[Layer, ...]
@@ -33,6 +35,15 @@ def is_frozen(p: Tensor) -> bool:
     (True, False)
     """
     return isinstance(p, nn.Parameter) and not p.requires_grad
+
+
+def is_elementwise(model: nn.Module) -> bool:
+    """Whether every activation of the model acts on each unit alone.
+
+    >>> is_elementwise(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), is_elementwise(nn.GLU())
+    (True, False)
+    """
+    return not any(isinstance(m, MIXING_TYPES) for m in model.modules())
 
 
 def outgoing(reader: Layer, units: int, batch_dims: int = 0) -> Tensor:

@@ -178,9 +178,7 @@ class FeatureRank(Baseline, name="feature_rank"):
 
     def penalty(self, net: Attached) -> Tensor:
         if not net.activations:
-            raise ValueError(
-                "FeatureRank saw no features yet; call the model that it is attached to before its penalty"
-            )
+            raise ValueError("FeatureRank saw no features yet; call the model that it is attached to first")
         features = net.activations[-1]
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         gram = features @ features.mT if features.shape[-2] <= features.shape[-1] else features.mT @ features
@@ -197,8 +195,8 @@ class FeatureRank(Baseline, name="feature_rank"):
 class Churn(Baseline, name="churn"):
     """strength * mean |f(x_ref) - f_before(x_ref)|^2: outputs on inputs outside the minibatch should not move.
 
-    x_ref is the minibatch before the last; f_before is the net one step ago, both in evaluation mode, so that dropout is
-    no churn and the statistics of norms stay as they are.
+    x_ref is the minibatch before the last; f_before is the net one step ago. Both are taken in evaluation mode, so that
+    dropout is no churn and the statistics of norms stay as they are.
 
     Args:
         strength: lambda >= 0.

@@ -18,7 +18,7 @@ class ReDo(Baseline, name="redo"):
     """Every `every` steps, units with dormancy score <= threshold get fresh incoming and zero outgoing weights.
 
     The score is the mean activation over the layer's mean, on the inputs of the last forward pass. First all incoming
-    weights are drawn, then all outgoing ones become zero, those between two new units too. Adam's moments of both slices
+    weights are drawn, then all outgoing ones become zero, also between two new units. Adam's moments of both slices
     become zero; its step count stays. Units with a frozen weight before or behind them are left alone.
 
     Args:
@@ -43,7 +43,7 @@ class ReDo(Baseline, name="redo"):
 
     def after_step(self, net: Attached) -> None:
         if net.steps % self.every == 0:
-            net.reset_units({index: dormancy_score(h) <= self.threshold for index, h in net.seen()})
+            net.reset_units({index: dormancy_score(h) <= self.threshold for index, h in net.replaceable()})
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class ContinualBackprop(Baseline, name="continual_backprop"):
         net.state["due"] = [age[..., 0].clone() for age in net.state["age"]]
 
     def after_step(self, net: Attached) -> None:
-        masks = {index: self.replaced(net, index, h.to(net.state["age"][index])) for index, h in net.seen()}
+        masks = {index: self.replaced(net, index, h.to(net.state["age"][index])) for index, h in net.replaceable()}
         for index, mask in masks.items():
             self.hand_over(net, index, mask)
         net.reset_units(masks)
@@ -167,7 +167,7 @@ class SelfNormalizedResets(Baseline, name="self_normalized_resets"):
         net.state["times"] = net.per_unit(self.longest + 1)
 
     def after_step(self, net: Attached) -> None:
-        masks = {index: self.abnormal(net, index, h) for index, h in net.seen()}
+        masks = {index: self.abnormal(net, index, h) for index, h in net.replaceable()}
         net.reset_units(masks)
         for index, mask in masks.items():
             net.state["silent"][index].masked_fill_(mask, 0)
