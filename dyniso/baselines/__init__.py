@@ -19,8 +19,9 @@ from typing import Any
 
 from ..checks import require, require_keys
 from .adapters import PerRun, Several, clear, forget
-from .attached import CLASSES, Attached, Baseline
+from .attached import Attached
 from .attaching import attach
+from .base import CLASSES, Baseline
 from .boundaries import FIRE, SHRINK_PERTURB, Reset, ShrinkPerturb
 from .layers import Layer, Units, is_elementwise
 from .optimizers import UPGD

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import require_range, require_that
+from ..checks import require_that
 from .adapters import clear
+from .base import Baseline
 from .layers import Layer, Units, copied, is_frozen, on_columns, on_rows
 
 
@@ -59,6 +59,7 @@ class Attached:
         self.inputs: Tensor | None = None  # of the last forward pass
         self.activations: list[Tensor] = []  # (*runs, samples, units) of each of `units` in the last forward pass
         self.state: dict[str, Any] = {}
+        self.modules: dict[str, nn.Module] = {}  # that the layers belong to, where `attach` knows them
         self.handles: list[Any] = []
         baseline.start(self)
 
@@ -193,18 +194,31 @@ class Attached:
 
     def penalty(self) -> Tensor:
         """What the method adds to the loss, one value a run: shape (), or (runs,) of which the sum is added."""
+        self.require_same_weights()
         return self.baseline.penalty(self)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """To be called after every optimizer step."""
+        self.require_same_weights()
         self.steps += 1
         self.baseline.after_step(self)
 
     @torch.no_grad()
     def new_task(self) -> None:
         """To be called at every change of the task but before the first task."""
+        self.require_same_weights()
         self.baseline.new_task(self)
+
+    def require_same_weights(self) -> None:
+        """Raise ValueError if a layer of the model has another weight now: a method would work on what nobody uses."""
+        for layer in self.layers:
+            module = self.modules.get(layer.name)
+            if module is not None and module._parameters.get("weight") is not layer.weight:
+                raise ValueError(
+                    f"layer {layer.name!r} has another weight than when {type(self.baseline).__name__} was attached "
+                    "(replaced, parametrised or pruned since); detach() it and attach it anew"
+                )
 
     def detach(self) -> None:
         """Remove the hooks that `attach` has put on the model."""
@@ -249,82 +263,3 @@ class Attached:
             kept.copy_(value)
         for g, value in zip(self.generators, state_dict["generators"], strict=True):
             g.set_state(value.cpu())
-
-
-CLASSES: dict[str, type[Baseline]] = {}  # name -> method; filled by the classes themselves
-ACTS_ON = {
-    "all": "the weights of all layers, alike",
-    "hidden": "the weights of all layers, and the head is not like the others",
-    "head": "the head",
-    "units": "single units, each with what it reads and what reads it",
-    "outputs": "the net as a whole",
-}
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What every method is: a name, settings, and up to four things that it does. This one does nothing.
-
-    A subclass gives its name in the class statement and is found by it from then on (`dyniso.baselines.make`).
-
-    Raises:
-        TypeError: a subclass without a name.
-        ValueError: a name that another class has already.
-
-    >>> class Nothing(Baseline, name="nothing"): ...
-    >>> CLASSES.pop("nothing").name
-    'nothing'
-    """
-
-    name: ClassVar[str] = "none"
-
-    def __init_subclass__(cls, *, name: str, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        other = CLASSES.get(name, cls)
-        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"{cls.__name__}: name={name!r} is taken by {other.__module__}.{other.__qualname__}")
-        cls.name = name
-        CLASSES[name] = cls
-
-    @property
-    def renews(self) -> bool:
-        """Whether a task boundary keeps nothing of the net: who can draw a net by its own law may do so instead."""
-        return False
-
-    @property
-    def acts_on(self) -> str:
-        """A key of `ACTS_ON`; what has to be known of a net follows from it."""
-        return "hidden"
-
-    @property
-    def reads_features(self) -> bool:
-        """Whether it asks for what the head reads, as the one activation of the last forward pass."""
-        return False
-
-    def start(self, net: Attached) -> None:
-        """Prepare the state; parameters are at their initial values."""
-
-    def penalty(self, net: Attached) -> Tensor:
-        """Added to the loss of each run."""
-        return net.zero()
-
-    def after_step(self, net: Attached) -> None:
-        """After every optimizer step, without gradients."""
-
-    def new_task(self, net: Attached) -> None:
-        """At every task boundary, without gradients."""
-
-
-def require_elementwise(net: Attached) -> None:
-    """Raise ValueError where an activation mixes units, for methods that replace single ones."""
-    if not net.elementwise:
-        raise ValueError(
-            f"{type(net.baseline).__name__} replaces single units; MaxMin, GroupSort, Householder and CReLU mix them. "
-            "Use an activation that acts on each unit alone, e.g. 'relu'"
-        )
-
-
-def require_positive(baseline: Baseline, *names: str) -> None:
-    """Raise ValueError, naming field and value, unless these fields are numbers of at least 0."""
-    for name in names:
-        require_range(f"{type(baseline).__name__}.{name}", getattr(baseline, name), 0, kind=float)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..checks import require, require_type
 from ..tracing import readable
-from .attached import ACTS_ON, Attached, Baseline
+from .attached import Attached
+from .base import ACTS_ON, Baseline
 from .layers import Layer, Units, is_frozen
 from .reading import Reading, Site, chain_of, layers_of, other_weights, read_chain, read_pass, unit_axis
 from .recording import Recorder, Source
@@ -57,11 +58,12 @@ def attach(
     inner = readable(model)
     found = own_layers(baseline, inner, layers)
     reading = read(baseline, inner, example)
-    chosen = [found[name] for name in called(baseline, reading, found) if layers is None or name in layers]
+    chosen = [found[name] for name in called(baseline, reading, [n for n in found if layers is None or n in layers])]
     sites = sites_of(baseline, reading, found, layers) if baseline.acts_on == "units" else []
     units = [units_of(site, found) for site in sites]
     require_trained(baseline, optimizer, chosen, units)
     net = Attached(baseline, chosen, optimizer, model, [seed], 0, True, units, reading.heads or ())
+    net.modules = {layer.name: inner.get_submodule(layer.name) for layer in chosen}
     sources = [feature_source(net)] if baseline.reads_features else [site.source for site in sites]
     if sources and inner is not model:
         raise ValueError(
@@ -108,12 +110,12 @@ def read(baseline: Baseline, model: nn.Module, example: Any) -> Reading:
     )
 
 
-def called(baseline: Baseline, reading: Reading, found: dict[str, Layer]) -> list[str]:
+def called(baseline: Baseline, reading: Reading, wanted: Sequence[str]) -> list[str]:
     """Names of the layers in the order of the forward pass; ValueError if it left out one that might be a head."""
-    idle = [name for name in found if name not in reading.order]
+    idle = [name for name in wanted if name not in reading.order]
     if idle and baseline.acts_on in ("hidden", "head"):
         raise ValueError(f"the example does not call {idle}, so {type(baseline).__name__} cannot tell heads. {REMEDY}")
-    return [*(name for name in reading.order if name in found), *idle]
+    return [*(name for name in reading.order if name in wanted), *idle]
 
 
 def sites_of(baseline: Baseline, reading: Reading, found: dict[str, Layer], wanted: Sequence[str] | None) -> list[Site]:

@@ -9,7 +9,8 @@ import torch
 
 from ..checks import require, require_range
 from ..polar import newton_schulz
-from .attached import Attached, Baseline, require_positive
+from .attached import Attached
+from .base import Baseline, require_positive
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..checks import require_range
 from ..isometry import effective_rank
-from .attached import Attached, Baseline, require_positive
+from .attached import Attached
+from .base import Baseline, require_positive
 from .layers import is_frozen
 
 

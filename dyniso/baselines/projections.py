@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..checks import require, require_range
 from ..optim import isometry_step
-from .attached import Attached, Baseline, require_elementwise, require_positive
+from .attached import Attached
+from .base import Baseline, require_elementwise, require_positive
 from .layers import on_rows
 from .penalties import SpectralPenalty
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..checks import require, require_range
 from ..dormancy import dormancy_score
-from .attached import Attached, Baseline, require_elementwise, require_positive
+from .attached import Attached
+from .base import Baseline, require_elementwise, require_positive
 from .layers import on_columns, outgoing
 
 
