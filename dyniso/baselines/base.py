@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -46,6 +47,16 @@ class Baseline:
             raise ValueError(f"{cls.__name__}: name={name!r} is taken by {other.__module__}.{other.__qualname__}")
         cls.name = name
         CLASSES[name] = cls
+
+    def __post_init__(self) -> None:
+        self.check()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Real) and hasattr(value, "item"):  # numpy's numbers overflow, Python's do not
+                object.__setattr__(self, field.name, value.item())
+
+    def check(self) -> None:
+        """Raise ValueError for a setting out of range."""
 
     @property
     def renews(self) -> bool:

@@ -23,7 +23,7 @@ class Reset(Baseline, name="reset"):
 
     layers: str = "head"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require("Reset.layers", self.layers, ("head", "all"))
 
     @property
@@ -61,7 +61,7 @@ class ShrinkPerturb(Baseline, name="shrink_perturb"):
     scaled_by_lr: bool = False
     clear_moments: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_range("ShrinkPerturb.shrink", self.shrink, 0, 1, kind=float)
         require_positive(self, "perturb")
         require("ShrinkPerturb.draw", self.draw, ("fresh", "initial", "noise"))
@@ -116,7 +116,7 @@ class FIRE(Baseline, name="fire"):
     steps: int = 10
     fan_scaled: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_range("FIRE.steps", self.steps, 1)
 
     def new_task(self, net: Attached) -> None:

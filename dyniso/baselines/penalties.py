@@ -29,7 +29,7 @@ class L2(Baseline, name="l2"):
     biases: bool = True
     head: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength")
 
     @property
@@ -82,7 +82,7 @@ class SpectralPenalty(Baseline, name="spectral_penalty"):
     biases: bool = True
     head: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength")
         require_range("SpectralPenalty.iterations", self.iterations, 1)
         require_range("SpectralPenalty.power", self.power, 1)
@@ -144,7 +144,7 @@ class Parseval(Baseline, name="parseval"):
     strength: float = 1e-3
     target: float = 1.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength", "target")
 
     def penalty(self, net: Attached) -> Tensor:
@@ -170,7 +170,7 @@ class FeatureRank(Baseline, name="feature_rank"):
     strength: float = 1e-4
     rank_strength: float = 1e-2
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength", "rank_strength")
 
     @property
@@ -206,7 +206,7 @@ class Churn(Baseline, name="churn"):
 
     strength: float = 1e-2
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength")
 
     @property

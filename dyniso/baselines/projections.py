@@ -55,7 +55,7 @@ class SpectralNorm(Baseline, name="spectral_norm"):
 
     iterations: int = 1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_range("SpectralNorm.iterations", self.iterations, 1)
 
     def start(self, net: Attached) -> None:
@@ -80,7 +80,7 @@ class WeightClipping(Baseline, name="weight_clipping"):
     kappa: float = 2.0
     head: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "kappa")
 
     @property
@@ -115,7 +115,7 @@ class Isometry(Baseline, name="isometry"):
     rows: str = "all"
     window: int = 50
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength")
         require("Isometry.rows", self.rows, ("all", "live", "dead"))
         require_range("Isometry.window", self.window, 1)

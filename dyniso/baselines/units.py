@@ -31,7 +31,7 @@ class ReDo(Baseline, name="redo"):
     threshold: float = 0.025
     every: int = 1000
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "threshold")
         require_range("ReDo.every", self.every, 1)
 
@@ -69,7 +69,7 @@ class ContinualBackprop(Baseline, name="continual_backprop"):
     decay: float = 0.99
     utility: str = "contribution"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_range("ContinualBackprop.rate", self.rate, 0, 1, kind=float)
         require_range("ContinualBackprop.maturity", self.maturity, 0)
         require_range("ContinualBackprop.decay", self.decay, 0, 0.999999, kind=float)
@@ -153,7 +153,7 @@ class SelfNormalizedResets(Baseline, name="self_normalized_resets"):
     observations: int = 20
     longest: int = 500
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_range("SelfNormalizedResets.rejection", self.rejection, 0, 1, kind=float)
         require_range("SelfNormalizedResets.observations", self.observations, 1)
         require_range("SelfNormalizedResets.longest", self.longest, 2)

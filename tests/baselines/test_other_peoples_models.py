@@ -255,7 +255,7 @@ def test_compiled_model_works_or_is_refused_where_activations_are_read(make_net,
 
 
 def test_step_without_a_pass_of_the_model_is_an_error_and_no_silence(make_net):
-    net, x = make_net("mlp")
+    net, _x = make_net("mlp")
     method = attach(ReDo(every=1), net)
     with pytest.raises(ValueError, match=r"ReDo saw 0 of 2 activations; call the model that it is attached to"):
         method.after_step()
