@@ -234,7 +234,7 @@ def test_recycled_unit_behind_a_batch_norm_fires_again(make_net):
     method.after_step()
     net.eval()
     assert bool((net[:3](x)[:, 2] > 0).any())
-    assert (float(net[1].bias[2]), float(net[1].weight[2]), float(net[1].running_var[2])) == (0.0, 1.0, 1.0)
+    assert [p[2].item() for p in (net[1].bias, net[1].weight, net[1].running_var)] == [0, 1, 1]
 
 
 # ------------------------------------------------------------------------------------------- what is refused
