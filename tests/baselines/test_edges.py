@@ -161,9 +161,7 @@ def test_churn_of_a_net_that_returns_two_things_says_what_it_expects():
     net(torch.ones(2, 3))
     method.penalty()
     with pytest.raises(ValueError, match="the model's output='tuple'; it must be one tensor"):
-        for _ in range(3):
-            net(torch.ones(2, 3))
-            method.penalty()
+        method.penalty()
 
 
 @pytest.mark.parametrize("name", ["churn", "feature_rank"])
