@@ -84,12 +84,15 @@ def is_pool(name: str) -> bool:
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a number, or every entry of a tensor, is zero.
+    """Whether a number, or every entry of a tensor, is zero; False for one that vmap hides.
 
     >>> is_zero(0.0), is_zero(None)
     (True, False)
     """
-    return not bool(value.any()) if isinstance(value, Tensor) else value is not None and value == 0
+    try:
+        return not bool(value.any()) if isinstance(value, Tensor) else value is not None and value == 0
+    except RuntimeError:
+        return False
 
 
 def unit_axis(module: nn.Module) -> int:

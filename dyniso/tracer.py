@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from . import units
 from .activations import ACTIVATION_TYPES, MIXING_TYPES
+from .trace_result import ActivationSite, Trace, by_unit
 from .trace_rules import (
     ALIKE,
     BENDS,
@@ -29,57 +30,6 @@ from .trace_rules import (
     name_of,
     unit_axis,
 )
-
-
-class ActivationSite(NamedTuple):
-    """One activation of one pass.
-
-    Attributes:
-        name: path of the module, or of the module that calls the function, and the function: "block.relu".
-        kind: class or function: "ReLU", "relu".
-        output: what it put out, a copy, detached.
-        axis: where its units lie: 1 for channels of maps (n, C, h, w), 2 for tokens (n, T, D); None if it is one unit.
-        layer: the one layer whose output it reads through what keeps units apart, or None.
-        readers: the layers that read its output, or a sum in which it is.
-        why: "" where unit i is row i of `layer` and nothing else, and reaches the output through `readers` only, whose
-            columns hold the units in order, in blocks of one size; otherwise what stands against it.
-    """
-
-    name: str
-    kind: str
-    output: Tensor
-    axis: int | None
-    layer: str | None
-    readers: tuple[str, ...]
-    why: str
-
-    def by_unit(self) -> Tensor:
-        """The output as (samples, units); positions of maps and tokens count as samples."""
-        return by_unit(self.output, self.axis)
-
-
-class Trace(NamedTuple):
-    """What one pass showed.
-
-    Attributes:
-        sites: its activations, in order of the calls.
-        layers: its layers (Linear, convolutions, recurrent, attention, embeddings), in order of their first calls. A
-            matrix that is used without a module of these kinds goes by the name of the parameter.
-        heads: the layers from which the output is reached without another layer in between.
-    """
-
-    sites: tuple[ActivationSite, ...]
-    layers: tuple[str, ...]
-    heads: tuple[str, ...]
-
-
-def by_unit(output: Tensor, axis: int | None) -> Tensor:
-    """A tensor as (samples, units), its units along `axis` now (None: one unit); all other axes count as samples.
-
-    >>> by_unit(torch.zeros(2, 3, 4, 5), 1).shape
-    torch.Size([40, 3])
-    """
-    return output.reshape(-1, 1) if axis is None else output.movedim(axis, -1).reshape(-1, output.shape[axis])
 
 
 class Origin(NamedTuple):
@@ -117,6 +67,9 @@ class _Site:
     readers: dict[str, None] = field(default_factory=dict)
     against: dict[str, None] = field(default_factory=dict)  # what stands against a match
 
+    def by_unit(self) -> Tensor:
+        return by_unit(self.output, self.axis)
+
     def units(self) -> int:
         return 1 if self.axis is None else self.output.shape[self.axis]
 
@@ -138,20 +91,24 @@ class Tracer(TorchFunctionMode):
     Args:
         model: as `readable` gives it.
         keep_graph: whether what is stored stays connected to the autograd graph.
+        at_end: called at the end of each pass, after which it is forgotten; None keeps the last pass for `result`.
     """
 
-    def __init__(self, model: nn.Module, keep_graph: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, keep_graph: bool = False, at_end: Callable[[Tracer], None] | None = None
+    ) -> None:
         super().__init__()
-        self.model, self.keep_graph = model, keep_graph
+        self.model, self.keep_graph, self.at_end = model, keep_graph, at_end
+        self.passes = 0
         self.names = {id(module): name for name, module in model.named_modules()}
         self.owned: dict[int, tuple[str, Tensor]] = {id(p): (name, p) for name, p in model.named_parameters()}
-        self.sites: list[_Site] = []
-        self.taken: dict[str, dict[str, None]] = {}  # layer -> what takes its output
-        self.calls: Counter[str] = Counter()
         self.start()
 
     def start(self) -> None:
-        """Forget the tensors of the last pass."""
+        """Forget the last pass."""
+        self.sites: list[_Site] = []
+        self.taken: dict[str, dict[str, None]] = {}  # layer -> what takes its output
+        self.calls: Counter[str] = Counter()
         self.known: dict[int, tuple[Tensor, Origin | None]] = {}  # None: made of constants and parameters alone
         self.frames: list[_Frame] = []
         self.inside = 0  # layers and activation modules that are being called: their inner operations are their own
@@ -188,20 +145,29 @@ class Tracer(TorchFunctionMode):
         name = self.names[id(module)]
         sites, taken = [*self.sites], {k: {**v} for k, v in self.taken.items()}
         self.frames.append(_Frame(name, module, given, set(), sites, taken))
-        if isinstance(module, LAYERS) and not self.inside:
+        if _is_whole(module) and isinstance(module, LAYERS) and not self.inside:
             self._read(name, [o for x in given if (o := self._origin(x))], unit_axis(module))
-        self.inside += isinstance(module, LAYERS + ACTIVATION_TYPES)
+        self.inside += _is_whole(module)
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        frame = self.frames.pop()
+        self._end_call(self.frames.pop(), module, out)
+        if not self.frames:
+            self.passes += 1
+            if self.at_end:
+                self.at_end(self)
+                self.start()
+
+    def _end_call(self, frame: _Frame, module: nn.Module, out: Any) -> None:
         kind = type(module).__name__
-        self.inside -= isinstance(module, LAYERS + ACTIVATION_TYPES)
+        self.inside -= _is_whole(module)
         if self.inside:
             return
         if isinstance(module, LAYERS):
+            if not _is_whole(module):
+                return  # its own forward: seen operation by operation
             name = f"{frame.name}.out_proj".lstrip(".") if isinstance(module, nn.MultiheadAttention) else frame.name
             self._put_out(name, _tensors(out), unit_axis(module))
-        elif isinstance(module, ACTIVATION_TYPES):
+        elif isinstance(module, ACTIVATION_TYPES) and frame.given:
             self._activation(frame.name, kind, frame.given[0], out, isinstance(module, MIXING_TYPES))
         elif _is_activation(frame, out):
             self.sites, self.taken = frame.sites, frame.taken  # what was seen inside is part of it
@@ -220,10 +186,11 @@ class Tracer(TorchFunctionMode):
         self.frames[-1].seen.add(name)
         if len(origins) == 1 and (kind := call.activation()):
             self._activation(f"{self.frames[-1].name}.{kind}".lstrip("."), kind, found[0][0], results[0], kind == "glu")
-        elif name in PRODUCTS and weights:
+        elif name in PRODUCTS and (weights or isinstance(self.frames[-1].module, LAYERS)):
+            layer = self.frames[-1].name if isinstance(self.frames[-1].module, LAYERS) else weights[0]
             axis = -int(name[-2]) - 1 if name.startswith("conv") else -1
-            self._read(weights[0], origins, axis)
-            self._put_out(weights[0], results, axis)
+            self._read(layer, origins, axis)
+            self._put_out(layer, results, axis)
         elif name in units.MOVES or (len(origins) == 1 and call.keeps_units_apart()):
             self._pass_on(call, *found[0], results)
         elif name in ALIKE | JOINS:
@@ -341,7 +308,8 @@ class Tracer(TorchFunctionMode):
             for s in self.sites
         ]
         heads = _last(returned)
-        return Trace(tuple(sites), tuple(self.calls), tuple(layer for layer in self.calls if layer in heads))
+        repeated = tuple(layer for layer, count in self.calls.items() if count > 1)
+        return Trace(tuple(sites), tuple(self.calls), tuple(layer for layer in self.calls if layer in heads), repeated)
 
     def _why(self, site: _Site) -> str:
         layer = site.origin.layer
@@ -351,22 +319,56 @@ class Tracer(TorchFunctionMode):
         ends = [layer, *(reader for reader in site.readers if reader != layer)]
         found = [f"layer {end!r} is called {self.calls[end]} times" for end in ends if self.calls[end] > 1]
         found += [f"layer {end!r} shares a parameter with {other!r}" for end in ends for other in self._sharers(end)]
+        found += [why for end in ends if (why := self._unusual(end, is_reader=end != layer))]
         found += [f"layer {layer!r} also feeds {other}" for other in others]
         found += [] if site.readers or site.against else ["no layer reads it"]
         return "; ".join([*found, *site.against])
 
     def _sharers(self, layer: str) -> list[str]:
+        """Other layers, and parameters that are used without their module, that are the same tensors."""
         modules = dict(self.model.named_modules())
         mine = {id(p) for p in modules[layer].parameters()} if layer in modules else set()
-        return [
-            other for other in modules
-            if other != layer and mine & {id(p) for p in modules[other].parameters(recurse=False)}
-            and not other.startswith(f"{layer}.")
-        ]  # fmt: skip
+        bare = {name: id(p) for name, p in self.model.named_parameters() if name in self.calls}
+        own = {name: {id(p) for p in m.parameters(recurse=False)} for name, m in modules.items()}
+        inside = (layer, f"{layer}.")
+        others = [name for name, ids in own.items() if ids & mine and name != layer and not name.startswith(inside[1])]
+        return others + [name for name, p in bare.items() if p in mine]
+
+    def _unusual(self, layer: str, is_reader: bool) -> str:
+        """Why the rows of a layer's weight are not its units, or the columns not what it reads; "" if they are."""
+        modules = dict(self.model.named_modules())
+        module = modules.get(layer)
+        if module is None:
+            return f"{layer!r} is used without a module"
+        if isinstance(module, nn.modules.conv._ConvNd):
+            in_groups = is_reader and module.groups > 1
+            return (
+                f"layer {layer!r} is {'in groups' if in_groups else 'transposed'}"
+                if in_groups or module.transposed
+                else ""
+            )
+        if isinstance(module, nn.Linear):
+            return ""
+        return f"layer {layer!r} is of kind {type(module).__name__}, whose weight is not one row a unit"
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    """All tensors in containers, mappings and dataclasses of any kind."""
+    found: list[Tensor] = []
+    for leaf in tree_leaves(tree):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif isinstance(leaf, Mapping):
+            found += _tensors(list(leaf.values()))
+        elif is_dataclass(leaf) and not isinstance(leaf, type):
+            found += _tensors(list(vars(leaf).values()))
+    return found
+
+
+def _is_whole(module: nn.Module) -> bool:
+    """A layer of torch's with torch's own forward, or an activation: what happens inside is its own affair."""
+    is_layer = isinstance(module, LAYERS) and type(module).forward.__module__.startswith("torch.nn")
+    return is_layer or isinstance(module, ACTIVATION_TYPES)
 
 
 def _union(sets: Iterable[frozenset[Any]]) -> frozenset[Any]:
@@ -391,9 +393,9 @@ def _is_row_by_row(code: Tensor | None, axis: int | None) -> bool:
 
 
 def _is_activation(frame: _Frame, out: Any) -> bool:
-    """A module without parameters or parts that bends its one input, and is none of torch's: an activation."""
+    """A module without parts or matrices that bends its one input, and is none of torch's: an activation."""
     module = frame.module
-    is_bare = not any(True for _ in (*module.children(), *module.parameters(), *module.buffers()))
+    is_bare = not [*module.children(), *module.buffers(), *(p for p in module.parameters() if p.ndim > 1)]
     is_own = not type(module).__module__.startswith("torch.nn")
     bends = bool(frame.seen & BENDS) and not (frame.seen & UNLIKE or any(map(is_pool, frame.seen)))
     return is_bare and is_own and bends and len(frame.given) == 1 and isinstance(out, Tensor)

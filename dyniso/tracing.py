@@ -19,7 +19,8 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
 from .checks import require_type
-from .tracer import ActivationSite, Trace, Tracer
+from .trace_result import ActivationSite, Trace
+from .tracer import Tracer
 
 __all__ = ["ActivationSite", "Trace", "eager", "readable", "trace", "trace_activations"]
 

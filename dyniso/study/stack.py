@@ -14,7 +14,8 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.utils import parametrize
 
 from .. import baselines
-from ..dormancy import ACTIVATION_TYPES, units_last
+from ..activations import ACTIVATION_TYPES
+from ..dormancy import units_last
 from ..isometry import as_matrix
 from ..optim import isometry_groups
 from .specs import Method
@@ -136,7 +137,9 @@ def apply_stacked(layer: nn.Module, params: dict[str, Tensor], x: Tensor) -> Ten
         return (torch.baddbmm(params["bias"][..., None], W, x.mT) if "bias" in params else W @ x.mT).mT
     if isinstance(layer, nn.Conv2d) and "weight" in params and layer.padding_mode == "zeros":
         return convolve(layer, x, params["weight"], params.get("bias"), in_groups=x.is_cuda)
-    if isinstance(layer, ACTIVATION_TYPES) and not params:
+    dim = getattr(layer, "dim", -1)
+    counts_from_the_end = dim is not None and dim < 0  # otherwise the axis of runs would shift it
+    if isinstance(layer, ACTIVATION_TYPES) and not params and counts_from_the_end:
         return layer(x)
     return vmap(lambda p, h: functional_call(layer, p, (h,)))(params, x)
 
