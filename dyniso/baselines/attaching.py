@@ -59,6 +59,7 @@ def attach(
     found = own_layers(baseline, inner, layers)
     reading = read(baseline, inner, example)
     chosen = [found[name] for name in called(baseline, reading, [n for n in found if layers is None or n in layers])]
+    require_heads(baseline, reading, chosen)
     sites = sites_of(baseline, reading, found, layers) if baseline.acts_on == "units" else []
     units = [units_of(site, found) for site in sites]
     require_trained(baseline, optimizer, chosen, units)
@@ -116,6 +117,16 @@ def called(baseline: Baseline, reading: Reading, wanted: Sequence[str]) -> list[
     if idle and baseline.acts_on in ("hidden", "head"):
         raise ValueError(f"the example does not call {idle}, so {type(baseline).__name__} cannot tell heads. {REMEDY}")
     return [*(name for name in reading.order if name in wanted), *idle]
+
+
+def require_heads(baseline: Baseline, reading: Reading, chosen: Sequence[Layer]) -> None:
+    """Raise ValueError if a method that acts on heads would find none."""
+    heads = reading.heads or ()
+    if baseline.acts_on == "head" and not {layer.name for layer in chosen} & set(heads):
+        raise ValueError(
+            f"{type(baseline).__name__} acts on the head; the model's output comes from {[*heads]}, which is none of "
+            f"the layers that it can act on here, {[layer.name for layer in chosen]}"
+        )
 
 
 def sites_of(baseline: Baseline, reading: Reading, found: dict[str, Layer], wanted: Sequence[str] | None) -> list[Site]:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
 from ..activations import ACTIVATION_TYPES, MIXING_TYPES
-from ..tracing import trace
+from ..tracing import eager, trace
 from .layers import Layer
 from .recording import Source, sources_of, watched
 
@@ -155,14 +156,16 @@ def unit_axis(layer: Any) -> int:
 
 
 def read_pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reading:
-    """What one forward pass shows, the model left as it was."""
+    """What one forward pass shows, the model and the inputs left as they were."""
     traced = trace(model, *args, **kwargs)
+    args, kwargs = tree_map(lambda a: a.clone() if isinstance(a, Tensor) else a, (args, kwargs))
     devices = {p.device for p in model.parameters() if p.is_cuda}
     buffers = {name: b.clone() for name, b in model.named_buffers()}
     kinds = {site.kind for site in traced.sites}
     with (
         torch.random.fork_rng(devices),
         torch.no_grad(),
+        eager(),
         norms_behind_layers(model) as norms,
         watched(model, kinds) as events,
     ):

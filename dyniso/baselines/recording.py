@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..checks import require_that
-from ..tracer import by_unit
+from ..trace_result import by_unit
 from ..tracing import ActivationSite
 from .attached import Attached
 

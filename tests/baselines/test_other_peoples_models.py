@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dyniso.baselines import CLASSES, ContinualBackprop, L2Init, ReDo, Reset, Several, ShrinkPerturb, attach
+from dyniso.baselines import CLASSES, FIRE, ContinualBackprop, L2Init, ReDo, Reset, Several, ShrinkPerturb, attach
 
 NETS = ["mlp", "cnn", "functional", "residual", "transformer"]
 ON_TRANSFORMERS = {"reset", "churn", "redo", "continual_backprop", "self_normalized_resets"}  # ask for no matrix
@@ -259,6 +259,26 @@ def test_step_without_a_pass_of_the_model_is_an_error_and_no_silence(make_net):
     method = attach(ReDo(every=1), net)
     with pytest.raises(ValueError, match=r"ReDo saw 0 of 2 activations; call the model that it is attached to"):
         method.after_step()
+
+
+class Tied(nn.Module):
+    """Its outputs come from the embedding's weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.first, self.second = nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return F.linear(self.second(F.relu(self.first(self.embedding(x)))), self.embedding.weight)
+
+
+def test_head_that_is_no_layer_of_its_own_is_refused_and_not_passed_over():
+    x = torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"the model's output comes from \['embedding(\.weight)?'\], which is none of"):
+        attach(Reset("head"), Tied(), example=x)
+    with pytest.raises(ValueError, match=r"FIRE .* would leave out \['embedding.weight'\]"):
+        attach(FIRE(), Tied(), example=x)
+    assert [unit.layer.name for unit in attach(ReDo(), Tied(), example=x).units] == ["first"]
 
 
 def test_idle_head_of_another_task_is_named(make_net):

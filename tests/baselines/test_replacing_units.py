@@ -18,7 +18,9 @@ from dyniso.baselines import (
     attach,
     clear,
 )
+from dyniso.nets import mlp
 from dyniso.optim import AdamO, isometry_groups
+from dyniso.study.stack import Stack
 
 DEAD = {0: [1, 3], 2: [0, 4], 4: [2]}  # of layers next to one another
 REPLACING = {
@@ -105,6 +107,25 @@ def test_learned_scale_and_shift_of_a_norm_start_anew_for_a_replaced_unit_alone(
             assert float(value[2].detach()) == (1.0 if name in ("weight", "running_var") else 0.0), name
             assert torch.equal(value[[0, 1, 3, 4, 5]], values[name][[0, 1, 3, 4, 5]])
     assert float(optimizer.state[net[1].weight]["exp_avg"][2]) == 0
+
+
+@pytest.mark.parametrize("norm", ["none", "layernorm"])
+def test_net_of_a_stack_is_recycled_like_the_net_alone(norm):
+    net = mlp(6, 3, 8, 2, norm=norm, seed=1)
+    with torch.no_grad():
+        layer = net[2] if norm == "layernorm" else net[1]
+        layer.bias[[2, 5]] = -99.0
+    stack = Stack([net, mlp(6, 3, 8, 2, norm=norm, seed=2)], torch.device("cpu"))
+    x = torch.randn(2, 16, 6, generator=torch.Generator().manual_seed(3))
+    together = stack.attach(ReDo(threshold=0.0, every=1), None, [7, 8])
+    stack(x, together.activations)
+    together.after_step()
+    alone = attach(ReDo(threshold=0.0, every=1), net, seed=7)
+    net(x[0])
+    alone.after_step()
+    for name, p in net.named_parameters():
+        torch.testing.assert_close(stack.params[name][0], p)
+    assert not layer.bias[[2, 5]].any()
 
 
 # --------------------------------------------------------------------------------------- the optimizer's memory
