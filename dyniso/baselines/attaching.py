@@ -140,9 +140,9 @@ def sites_of(baseline: Baseline, reading: Reading, found: dict[str, Layer], want
     if against or not sites:
         good = [site.layer for site in reading.sites if not {site.layer, *site.readers} - found.keys()]
         raise ValueError(
-            f"{type(baseline).__name__} replaces single units; it cannot where activations mix them, or no one layer "
-            f"feeds them: {'; '.join(against) or 'no layer feeds an activation that another layer reads'}. "
-            f"It can in layers={good}"
+            f"{type(baseline).__name__} acts on single units; it cannot where activations mix them, or no one layer "
+            f"feeds them: {'; '.join(against) or 'no layer feeds an activation that another layer reads'}"
+            + (f". It can with layers={good}" if good else "")
         )
     return sites
 
@@ -182,7 +182,5 @@ def feature_source(net: Attached) -> Source:
     """What the head reads; ValueError where several layers are heads."""
     if len(net.heads) != 1:
         names = [layer.name for layer in net.heads]
-        raise ValueError(
-            f"{type(net.baseline).__name__} reads what one head reads; found {names}. {REMEDY}, one of them"
-        )
+        raise ValueError(f"{type(net.baseline).__name__} reads what one head reads, not {names}. {REMEDY}, one of them")
     return Source("input", net.heads[0].name, 0, unit_axis(net.heads[0]))

@@ -164,7 +164,7 @@ def read_pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     kinds = {site.kind for site in traced.sites}
     with (
         torch.random.fork_rng(devices),
-        torch.no_grad(),
+        torch.enable_grad(),  # as in the trace: without it, a transformer in evaluation mode takes another path
         eager(),
         norms_behind_layers(model) as norms,
         watched(model, kinds) as events,

@@ -110,20 +110,22 @@ def test_dead_units_inside_a_residual_block_are_redrawn_and_no_row_of_another_la
 
 
 class Stream(nn.Module):
-    """An activation on the sum of a stream and a branch."""
+    """Activations on a stream and on its sum with a branch, as in a ResNet; only the branch's inner one has a layer."""
 
     def __init__(self):
         super().__init__()
-        self.stem, self.branch, self.last, self.head = (nn.Linear(4, 4) for _ in range(4))
+        self.stem, self.inner, self.branch, self.head = (nn.Linear(4, 4) for _ in range(4))
 
     def forward(self, x):
-        h = F.relu(self.stem(x))
-        return self.head(F.relu(h + self.branch(x)) + F.relu(self.last(h)))
+        h = F.gelu(self.stem(x))
+        return self.head(F.relu(h + self.branch(F.relu(self.inner(h)))))
 
 
-def test_activation_of_a_sum_is_refused_by_name_with_what_can_be_done(make_method):
-    with pytest.raises(ValueError, match=r"'relu_1': it reads the sum of .*'branch'"):
-        attach(ReDo(), Stream(), example=torch.ones(2, 4))
+def test_activation_of_a_sum_is_refused_by_name_with_the_layers_that_can_be_had():
+    net, x = Stream(), torch.ones(2, 4)
+    with pytest.raises(ValueError, match=r"'relu_1': it reads the sum of .*'branch'.*It can with layers=\['inner'\]"):
+        attach(ReDo(), net, example=x)
+    assert [unit.layer.name for unit in attach(ReDo(), net, example=x, layers=["inner"]).units] == ["inner"]
 
 
 class Branches(nn.Module):
@@ -136,6 +138,14 @@ class Branches(nn.Module):
     def forward(self, x):
         h = F.relu(self.trunk(x))
         return self.actor(h), self.critic(h)
+
+
+def test_model_in_evaluation_mode_is_read_as_it_is_in_training(make_net):
+    net, x = make_net("transformer")
+    method = attach(ReDo(threshold=0.0, every=1), net.eval(), example=x)
+    net.train()(x)
+    method.after_step()
+    assert not net.encoder.layers[0].linear2.weight[:, 0].any()
 
 
 def test_unit_that_two_heads_read_loses_its_weights_in_both():
