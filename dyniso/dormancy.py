@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .activations import ACTIVATION_TYPES as ACTIVATION_TYPES
+from .activations import ACTIVATION_TYPES
 from .checks import require_range, require_shape, require_that, require_type
-from .tracer import Tracer
+from .tracer import Tracer, is_whole
 from .tracing import eager, readable
 
 
@@ -31,7 +31,8 @@ def hidden_activations(model: nn.Module) -> Iterator[list[Tensor]]:
         A list, filled by each forward pass: copies (samples, units), connected to the graph. A channel of a map is one
         unit, seen at every position; a token is a sample.
     Raises:
-        ValueError: a scripted or lazy model; at the end of the block, that no activation was seen (says what was).
+        ValueError: a scripted or lazy model, or one of layers alone; at the end of the block, that no activation was
+            seen (says what was).
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> with hidden_activations(net) as seen:
@@ -40,6 +41,8 @@ def hidden_activations(model: nn.Module) -> Iterator[list[Tensor]]:
     [(5, 3)]
     """
     inner = readable(model)
+    if not any(isinstance(m, ACTIVATION_TYPES) or not _is_layer(m) for m in inner.modules()):
+        raise ValueError(f"{type(inner).__name__} holds no activation module, so there is no hidden layer to read")
     seen: list[Tensor] = []
     layers: dict[str, None] = {}
 
@@ -55,6 +58,11 @@ def hidden_activations(model: nn.Module) -> Iterator[list[Tensor]]:
             f"only the layers {list(layers)} were seen" if tracer.passes else "it was not called; call it, not .forward"
         )
         raise ValueError(f"{type(inner).__name__} showed no activation, so there is no hidden layer to read: {what}")
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """One in which no function can act as an activation."""
+    return type(module) is nn.Sequential or is_whole(module)
 
 
 def units_last(activation: Tensor, batch_dims: int = 0) -> Tensor:

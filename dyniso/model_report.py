@@ -224,8 +224,10 @@ class _Reading:
 def _squared_condition(B: Tensor) -> Tensor:
     """Condition number of B B' for maps (n, C, units); infinite where a direction is lost, as with C > units."""
     sigma = torch.linalg.svdvals(B.double())
-    low = sigma[..., -1] if B.shape[-1] >= B.shape[-2] else torch.zeros_like(sigma[..., 0])
-    return (sigma[..., 0] / low).square().nan_to_num(nan=torch.inf, posinf=torch.inf)  # B = 0: all directions are lost
+    high, low = sigma[..., 0], sigma[..., -1]
+    rounding = max(B.shape[-2:]) * torch.finfo(sigma.dtype).eps * high
+    is_lost = (low <= rounding) | (B.shape[-1] < B.shape[-2])
+    return torch.where(is_lost, torch.inf, high / low).square()
 
 
 def _layer_row(matrix: Matrix, seen: Trace, conditions: dict[str, float | str]) -> LayerReport:

@@ -219,12 +219,14 @@ def jacobian(model: nn.Module, x: Tensor, chunk: int | None) -> Tensor:
     parts = split(x, chunk)
     if len(parts) > 1:
         require_same_in_company(model, x, parts[0])
-    trained: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+    trained = {name: p.detach().requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
     rows = []
     for part in parts:
-        f = call(model, part)
+        f = call(model, part, trained)  # with copies, as a hook on a parameter may change its gradient
         directions = torch.eye(f.numel(), dtype=f.dtype, device=f.device).unflatten(1, f.shape)
-        rows.append(torch.cat([J.reshape(len(J), -1) for J in _all_gradients(f, trained, directions)], dim=1))
+        rows.append(
+            torch.cat([J.reshape(len(J), -1) for J in _all_gradients(f, list(trained.values()), directions)], dim=1)
+        )
     return torch.cat(rows)
 
 

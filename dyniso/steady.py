@@ -102,19 +102,21 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=0, atol=tolerance * float(finite.max() if len(finite) else 1), equal_nan=True)
 
 
-def call(model: nn.Module, x: Tensor) -> Tensor:
+def call(model: nn.Module, x: Tensor, parameters: dict[str, Tensor] | None = None) -> Tensor:
     """Outputs (n, C) of one pass that writes to copies of the buffers.
 
     Args:
         model: maps (n, ...) to (n, C), (n,), or (n, ...), which is flattened.
         x: shape (n, ...).
+        parameters: used in place of the model's own of these names.
     Raises:
         ValueError: an output that is no tensor, not floating point, or not of n samples.
 
     >>> call(nn.Flatten(0), torch.ones(2, 1)).shape
     torch.Size([2, 1])
     """
-    f = functional_call(model, {name: b.clone() for name, b in model.named_buffers()}, (x.clone(),))
+    held = {name: b.clone() for name, b in model.named_buffers()} | (parameters or {})
+    f = functional_call(model, held, (x.clone(),))
     if not isinstance(f, Tensor):
         raise ValueError(
             f"the model's output is of type {type(f).__name__}; expected a tensor of shape ({len(x)}, C): "

@@ -54,7 +54,7 @@ class Trace(NamedTuple):
 def by_unit(output: Tensor, axis: int | None) -> Tensor:
     """A tensor as (samples, units), its units along `axis` now (None: one unit); all other axes count as samples.
 
-    >>> by_unit(torch.zeros(2, 3, 4, 5), 1).shape
+    >>> by_unit(Tensor(2, 3, 4, 5), 1).shape
     torch.Size([40, 3])
     """
     return output.reshape(-1, 1) if axis is None else output.movedim(axis, -1).reshape(-1, output.shape[axis])

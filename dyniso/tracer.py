@@ -145,9 +145,9 @@ class Tracer(TorchFunctionMode):
         name = self.names[id(module)]
         sites, taken = [*self.sites], {k: {**v} for k, v in self.taken.items()}
         self.frames.append(_Frame(name, module, given, set(), sites, taken))
-        if _is_whole(module) and isinstance(module, LAYERS) and not self.inside:
+        if is_whole(module) and isinstance(module, LAYERS) and not self.inside:
             self._read(name, [o for x in given if (o := self._origin(x))], unit_axis(module))
-        self.inside += _is_whole(module)
+        self.inside += is_whole(module)
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         self._end_call(self.frames.pop(), module, out)
@@ -159,11 +159,11 @@ class Tracer(TorchFunctionMode):
 
     def _end_call(self, frame: _Frame, module: nn.Module, out: Any) -> None:
         kind = type(module).__name__
-        self.inside -= _is_whole(module)
+        self.inside -= is_whole(module)
         if self.inside:
             return
         if isinstance(module, LAYERS):
-            if not _is_whole(module):
+            if not is_whole(module):
                 return  # its own forward: seen operation by operation
             name = f"{frame.name}.out_proj".lstrip(".") if isinstance(module, nn.MultiheadAttention) else frame.name
             self._put_out(name, _tensors(out), unit_axis(module))
@@ -365,9 +365,13 @@ def _tensors(tree: Any) -> list[Tensor]:
     return found
 
 
-def _is_whole(module: nn.Module) -> bool:
-    """A layer of torch's with torch's own forward, or an activation: what happens inside is its own affair."""
-    is_layer = isinstance(module, LAYERS) and type(module).forward.__module__.startswith("torch.nn")
+def is_whole(module: nn.Module) -> bool:
+    """A layer of torch's with torch's own forward, or an activation: what happens inside is its own affair.
+
+    >>> is_whole(nn.Linear(2, 2)), is_whole(nn.Tanh()), is_whole(nn.Sequential())
+    (True, True, False)
+    """
+    is_layer = isinstance(module, LAYERS) and module.forward.__module__.startswith("torch.nn")
     return is_layer or isinstance(module, ACTIVATION_TYPES)
 
 

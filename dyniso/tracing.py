@@ -64,7 +64,7 @@ def trace(model: nn.Module, *inputs: Any, **kwargs: Any) -> Trace:
 
 
 def readable(model: nn.Module) -> nn.Module:
-    """The module whose parts can be seen: what a compiled one was made from.
+    """The module whose parts can be seen: what a compiled or data-parallel one was made from.
 
     Raises:
         TypeError: model is no module.
@@ -75,6 +75,7 @@ def readable(model: nn.Module) -> nn.Module:
     """
     require_type("model", model, nn.Module, "a module, called with a batch of inputs")
     inner = getattr(model, "_orig_mod", model)
+    inner = inner.module if isinstance(inner, nn.DataParallel) else inner
     for name, module in inner.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(f"module {name!r} is a ScriptModule, whose inside cannot be seen; give the eager module")

@@ -17,6 +17,13 @@ from dyniso.dormancy import (
 from dyniso.nets import cnn, mlp
 
 
+class Bare(nn.Linear):
+    """A layer whose forward could do anything."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
 def recorded(call, x: torch.Tensor, model: nn.Module | None = None) -> list[torch.Tensor]:
     """What the activations of a model put out in one call."""
     with hidden_activations(call if model is None else model) as seen:
@@ -164,7 +171,8 @@ def test_a_loss_in_the_block_is_no_activation_of_the_model():
         (lambda: reactivated(torch.ones(2).bool(), torch.ones(3).bool()), r"\(2,\) and \(3,\)"),
         (lambda: dead_units(torch.ones(3)), r"\(3,\)"),
         (lambda: units_last(torch.ones(2, 3, 4)), r"\(2, 3, 4\).*flatten tokens to samples"),
-        (lambda: recorded(nn.Linear(2, 2), torch.ones(1, 2)), r"Linear showed no activation.*only the layers \[''\]"),
+        (lambda: hidden_activations(nn.Linear(2, 2)).__enter__(), "Linear holds no activation module"),
+        (lambda: recorded(Bare(2, 2), torch.ones(1, 2)), r"Bare showed no activation.*only the layers \[''\]"),
         (lambda: recorded(mlp(2, 2).forward, torch.ones(1, 2), mlp(2, 2)), r"was not called; call it, not \.forward"),
         (lambda: recorded(torch.jit.script(nn.ReLU()), torch.ones(2)), "is a ScriptModule"),
     ],

@@ -171,6 +171,14 @@ def test_the_module_that_draws_is_named():
         empirical_ntk(model, normal(2, 3, 4), method="jacobian")
 
 
+def test_hook_on_a_parameter_s_gradient_changes_no_kernel():
+    model, x = mlp(5, 2, 4, 1).double(), normal(3, 5)
+    expected = empirical_ntk(model, x)
+    model[1].weight.register_hook(lambda gradient: 0 * gradient)
+    torch.testing.assert_close(empirical_ntk(model, x, method="jacobian"), expected)
+    torch.testing.assert_close(empirical_ntk(model, x), expected)
+
+
 OUTPUTS = {
     "tuple": (lambda m, x: (m.a(x), x), r"output is of type tuple; expected a tensor of shape \(4, C\)"),
     "dict": (lambda m, x: {"logits": m.a(x)}, r"output is of type dict; expected a tensor of shape \(4, C\)"),

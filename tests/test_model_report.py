@@ -103,6 +103,11 @@ def test_dropout_leaves_no_kernel_and_says_so():
     assert "draws random numbers; call model.eval()" in report.not_read[-1] and report.not_read[-1] in str(report)
 
 
+def test_backward_map_that_loses_a_direction_has_an_infinite_condition_not_a_large_one():
+    row = named(nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2), nn.Linear(2, 3)), FLAT)["2.weight"]
+    assert row["backward_condition"] == math.inf
+
+
 def test_shared_layer_has_no_backward_map_and_the_others_keep_theirs():
     shared = nn.Linear(4, 4)
     rows = named(nn.Sequential(shared, nn.ReLU(), shared, nn.Tanh(), nn.Linear(4, 2)), FLAT)

@@ -119,7 +119,7 @@ def test_module_of_one_s_own_that_bends_its_input_is_one_activation():
 
 def test_compiled_model_is_traced_as_the_module_that_it_was_made_from():
     inner = mlp(4, 2, 6, 2)
-    assert matches(torch.compile(inner), FLAT) == matches(inner, FLAT)
+    assert matches(torch.compile(inner), FLAT) == matches(inner, FLAT) == matches(nn.DataParallel(inner), FLAT)
     assert matches(nn.Sequential(torch.compile(inner[:3]), inner[3:]), FLAT)[0] == ("0._orig_mod.1", ("1.3",))
 
 
@@ -203,6 +203,13 @@ def test_layer_with_a_forward_of_its_own_and_a_learned_activation_are_seen():
         ("0.relu", "0", ("1",), ""),
         ("2", "1", ("3",), ""),
     ]
+
+
+def test_forward_that_was_replaced_on_one_layer_is_looked_into():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2))
+    plain = model[0].forward
+    model[0].forward = lambda x: plain(x).relu()
+    assert only(model).layer == "0" and only(model).readers == ("1",)
 
 
 @dataclass
