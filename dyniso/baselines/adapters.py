@@ -156,4 +156,7 @@ def clear(optimizer: Any, p: Tensor, mask: Tensor) -> None:
         for axis in [a for a in range(p.ndim) if value.shape[a] == 1]:
             chosen = chosen.all(axis, keepdim=True)
         start = STARTS[name](p, groups[0]) if name in STARTS else 0.0
-        value.copy_(torch.where(chosen, torch.as_tensor(start).to(value), value))
+        if isinstance(start, Tensor) and start.ndim:
+            value.copy_(torch.where(chosen, start, value))
+        else:
+            value.masked_fill_(chosen, start)
