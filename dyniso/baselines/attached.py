@@ -250,7 +250,8 @@ class Attached:
         """Take up a saved state, as a copy, on this net's device.
 
         Raises:
-            ValueError: the state of another method, of another number of runs, or of a net of other shapes.
+            ValueError: the state of another method, of another number of runs, of a net of other shapes, or of a net on
+            another kind of device, whose random draws cannot go on here.
         """
         saved, shapes = state_dict["method"], [tuple(p.shape) for p in state_dict["initial"]]
         require_that(saved == self.baseline.name, "saved method", saved, repr(self.baseline.name))
@@ -258,6 +259,8 @@ class Attached:
         require_that(shapes == own, "saved shapes", shapes, f"those of this net, {own}")
         runs = len(state_dict["generators"])
         require_that(runs == len(self.generators), "saved runs", runs, str(len(self.generators)))
+        sizes = {len(g) for g in state_dict["generators"]} - {len(g.get_state()) for g in self.generators}
+        require_that(not sizes, "saved random states", f"{sizes} bytes", "those of a generator on this kind of device")
         self.steps, self.state = state_dict["steps"], copied(state_dict["state"], self.layers[0].weight.device)
         for kept, value in zip(self.initial.values(), state_dict["initial"], strict=True):
             kept.copy_(value)
