@@ -349,9 +349,7 @@ with tempfile.TemporaryDirectory() as folder:
     table = run(mine, device="cpu", folder=Path(folder), progress=False)
 last = table[(table["metric"] == "online_accuracy") & (table["task"] == 2)]
 means = last.groupby("method", sort=False)["value"].mean()
-show_table(
-    [("method", "online accuracy of the third task"), *((name, f"{value:.3f}") for name, value in means.items())]
-)
+show_table([{"method": name, "online accuracy of the third task": f"{value:.3f}"} for name, value in means.items()])
 
 # %% [markdown]
 # ## What to conclude, and what not
