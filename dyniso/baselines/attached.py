@@ -265,3 +265,14 @@ def require_positive(baseline: Baseline, *names: str) -> None:
     """Raise ValueError, naming field and value, unless these fields are numbers of at least 0."""
     for name in names:
         require_range(f"{type(baseline).__name__}.{name}", getattr(baseline, name), 0, kind=float)
+
+
+def times(W: Tensor, v: Tensor) -> Tensor:
+    """W v, (..., out) of (..., out, in) and (..., in), rounded for each run as if it were alone.
+
+    A batch of one matrix times a vector goes another way through torch's products than a batch of two.
+
+    >>> times(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.ones(2))
+    tensor([3., 7.])
+    """
+    return (W * v[..., None, :]).sum(-1)

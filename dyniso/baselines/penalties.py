@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..checks import require_range
 from ..isometry import effective_rank
-from .attached import Attached, Baseline, require_positive
+from .attached import Attached, Baseline, require_positive, times
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class SpectralPenalty(Baseline, name="spectral_penalty"):
         right = []
         for index, layer in enumerate(net.layers):
             W = layer.weight.flatten(net.batch_dims + 1)
-            v = nn.functional.normalize(W.mT @ net.state["left"][index][..., None], dim=-2)
-            net.state["left"][index] = nn.functional.normalize(W @ v, dim=-2)[..., 0]
+            v = nn.functional.normalize(times(W.mT, net.state["left"][index]), dim=-1)
+            net.state["left"][index] = nn.functional.normalize(times(W, v), dim=-1)
             right.append(v)
         return right
 
@@ -107,7 +107,7 @@ class SpectralPenalty(Baseline, name="spectral_penalty"):
             if layer is net.layers[-1] and not self.head:
                 continue
             W = layer.weight.flatten(net.batch_dims + 1)
-            sigma = (net.state["left"][index][..., None, :] @ W @ right[index])[..., 0, 0]
+            sigma = (net.state["left"][index] * times(W, right[index])).sum(-1)
             total = total + (sigma**self.power - 1).square()
             if self.biases and layer.bias is not None:
                 total = total + net.sum_squares(layer.bias) ** self.power

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks import require, require_range
 from ..optim import isometry_step
-from .attached import Attached, Baseline, require_elementwise, require_positive
+from .attached import Attached, Baseline, require_elementwise, require_positive, times
 from .penalties import SpectralPenalty
 
 
@@ -63,7 +63,7 @@ class SpectralNorm(Baseline, name="spectral_norm"):
             right = SpectralPenalty().iterate(net)
         for index, layer in enumerate(net.hidden):
             W = layer.weight.flatten(net.batch_dims + 1)
-            sigma = (net.state["left"][index][..., None, :] @ W @ right[index])[..., 0, 0]
+            sigma = (net.state["left"][index] * times(W, right[index])).sum(-1)
             layer.weight.div_(sigma.reshape(sigma.shape + (1,) * (layer.weight.ndim - net.batch_dims)))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks import require, require_range
 from ..dormancy import dormancy_score
-from .attached import Attached, Baseline, require_elementwise, require_positive
+from .attached import Attached, Baseline, require_elementwise, require_positive, times
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class ContinualBackprop(Baseline, name="continual_backprop"):
         following = net.layers[index + 1]
         if following.bias is not None:
             mean = self.corrected(net.state["mean"][index], net.state["age"][index]) * mask
-            following.bias.add_((net.outgoing(following.weight, mask.shape[-1]).sum(-1) @ mean[..., None])[..., 0])
+            following.bias.add_(times(net.outgoing(following.weight, mask.shape[-1]).sum(-1), mean))
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,8 @@ def run(
     everything = [Run(m, s) for m in experiment.methods for s in experiment.seeds]
     groups = grouped(everything, most_runs(engine.bytes_a_run, place))[i::n]
     own = {key(r): paths[key(r)] for group in groups for r in group}
-    store.joined(own, table, whole=False)  # what is there is read now: a damaged file is an error before any training
+    if not fresh:  # what is there is read now: a damaged file is an error before any training
+        store.joined(own, table, whole=False)
     made_by = provenance(hardware_name(place))
     with files.holding(here, lambda: checkpoint.sweep(here)):
         for group in groups:
