@@ -89,23 +89,36 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         UnusableError: the file is damaged or no parquet file; says to delete it and run again.
     """
-    pairs = query(path, "key, value", "parquet_kv_metadata")
+    return as_facts(query(path, "key, value", "parquet_kv_metadata"))
+
+
+def as_facts(pairs: pd.DataFrame) -> dict[str, str]:
+    """Keys and values of a parquet file's metadata, without the seal."""
     found = {bytes(k).decode(): bytes(v).decode() for k, v in pairs.itertuples(index=False)}
     found.pop(SEAL_KEY, None)
     return found
 
 
 def query(path: Path, columns: str, function: str = "read_parquet") -> pd.DataFrame:
-    """What a duckdb table function reads from one file, and of its path nothing; UnusableError where it cannot.
+    """What a duckdb table function reads from one file; see `queries`."""
+    return queries(path, (columns, function))[0]
+
+
+def queries(path: Path, *selected: tuple[str, str]) -> list[pd.DataFrame]:
+    """What duckdb's table functions read from one file, and of its path nothing; UnusableError where they cannot.
 
     A seal is compared before duckdb sees the file. Tables of earlier versions have none.
+
+    Args:
+        selected: columns and the name of a function, for each frame that is wanted.
     """
     literal = located(Path(re.sub(r"([*?\[])", r"[\1]", str(path))))  # a folder's [1] or * would be a pattern
-    options = ", hive_partitioning = false" if function == "read_parquet" else ""  # no columns from "key=value" folders
+    apart = {"read_parquet": ", hive_partitioning = false"}  # no columns from folders that are called "key=value"
     try:
         if files.is_whole(path.read_bytes()) is not False:
             with duckdb.connect() as db:
-                return db.execute(f"SELECT {columns} FROM {function}({literal}{options})").df()
+                calls = [f"SELECT {columns} FROM {f}({literal}{apart.get(f, '')})" for columns, f in selected]
+                return [db.execute(call).df() for call in calls]
     except UnicodeEncodeError as error:
         raise UnusableError(f"{str(path)!r} is not UTF-8, which duckdb needs; move the folder") from error
     except duckdb.Error as error:
@@ -157,7 +170,8 @@ def read_run(path: Path) -> pd.DataFrame:
     """
     if files.is_whole(path.read_bytes()) is None:
         raise UnusableError(f"{path} is damaged or not made by `dyniso run`: it has no seal; delete it and run again")
-    facts, rows = read_metadata(path), query(path, "*")
+    pairs, rows = queries(path, ("key, value", "parquet_kv_metadata"), ("*", "read_parquet"))
+    facts = as_facts(pairs)
     inside = file_name(*(facts.get(name, "?") for name in ("method", "seed", "digest", "made_by")))
     if inside != path.name:
         raise UnusableError(f"{path} holds another run, {inside}; delete it and run again")
