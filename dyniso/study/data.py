@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ..checks import require
 from . import reads
+from .files import expanded
 
 SPLITS = ("train", "test")
 DEBIAN = Path("/usr/share/datasets")  # where Debian's package dataset-fashion-mnist puts its files
@@ -211,7 +212,7 @@ def _is_embedded(name: str) -> bool:
 
 def _chosen_folder() -> Path | None:
     chosen = os.environ.get("DYNISO_DATA")
-    return Path(chosen).expanduser() if chosen else None
+    return expanded(chosen) if chosen else None
 
 
 def _user_cache() -> Path:
