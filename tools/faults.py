@@ -129,16 +129,16 @@ def kill_after(pid: int, seconds: float) -> int:
 def killed_at_random(trial: Trial, draw: random.Random) -> Counts:
     """A chain of kills at random moments until a process comes to its end."""
     folder, kills = trial.scratch / "killed", 0
-    longest = trial.seconds * 0.6
+    longest = trial.seconds * 0.3
     while kill_after(start(lambda: trial.train(folder)), draw.uniform(0, longest)) != 0:
-        kills, longest = kills + 1, longest * 1.05
+        kills, longest = kills + 1, longest * 1.03
     return Counter({"tried": kills}) + times(trial.judge(folder), kills)
 
 
 def killed_at_each_operation(trial: Trial, draw: random.Random) -> Counts:
     """A kill before or after one operation on a file: a flush, a rename, a removal; then perhaps a second one."""
     folder, kills = trial.scratch / "operations", 0
-    for _ in range(draw.choice((1, 2, 3))):
+    for _ in range(draw.choice((3, 4, 5))):
         count, after = draw.randrange(50), draw.random() < 0.5
         kills += ended(start(lambda: dying(count, after, lambda: trial.train(folder)))) != 0  # noqa: B023
     return Counter({"tried": kills}) + times(trial.judge(folder), kills)

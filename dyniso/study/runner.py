@@ -152,6 +152,8 @@ def run(
     engine = make_engine(experiment, place)
     here = folder / experiment.name / experiment.tier
     files.require_writable(here, "set DYNISO_RUNS to a folder that can be written, with room")
+    if committed:
+        files.require_writable(store.results_folder(), "the joined table goes there")
     table = store.fitting_rows(experiment) if committed and not fresh else store.read_runs([])
     kept, paths = store.keys_of(table), store.run_paths(folder, experiment)
     everything = [Run(m, s) for m in experiment.methods for s in experiment.seeds]
@@ -170,6 +172,7 @@ def run(
                     saves.remove()
                 frames = train_group(engine, part, saves, progress)
                 facts = made_by | {"wall_s": f"{saves.elapsed_s:.1f}", "stacked_runs": str(len(part))}
+                facts["company"] = ", ".join(f"{r.method.name} {r.seed}" for r in part)
                 for r, frame in zip(part, frames, strict=True):
                     if r in todo:
                         store.write_run(folder, experiment, r.method, r.seed, frame, facts)

@@ -55,7 +55,7 @@ def test_optimizer_of_a_name_trains_every_parameter_at_the_rate_of_the_method(na
     runs = runs_of(name)
     stack = stack_of(runs)
     made = make_optimizer(runs, stack.params, stack.regularised)
-    assert type(made) is BUILT[name]
+    assert isinstance(made, BUILT[name])
     rates = {group["lr"] for group in made.param_groups}
     assert runs[0].method.lr in rates
     before = {n: p.detach().clone() for n, p in stack.params.items()}
