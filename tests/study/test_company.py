@@ -71,7 +71,8 @@ def test_rows_of_a_run_do_not_depend_on_the_runs_beside_it(net, arm):
 
 
 def test_rows_of_a_run_do_not_depend_on_the_strengths_of_the_runs_beside_it():
-    experiment = replace(get("random_labels"), stream=Stream(samples=100, tasks=2), net=NETS["mlp"], steps_per_task=40)
+    stream = Stream("random_labels", "mnist-small", samples=100, tasks=2)
+    experiment = replace(get("random_labels"), stream=stream, net=NETS["mlp"], steps_per_task=40, batch=20, probe=33)
     strong = Method("strong", "strong", optimizer="adamo", isometry_strength=0.5)
     adam, weak = Method("adam", "adam"), replace(strong, name="weak", isometry_strength=0.1)
     assert_company_does_not_matter(experiment, [Run(m, seed) for seed in range(2) for m in (strong, adam, weak)])
@@ -80,6 +81,6 @@ def test_rows_of_a_run_do_not_depend_on_the_strengths_of_the_runs_beside_it():
 @pytest.mark.parametrize("measure", ["kernel", "lens"])
 def test_costly_measures_of_a_run_do_not_depend_on_the_runs_beside_it(measure):
     stream = Stream("random_labels", "mnist-small", samples=100, tasks=2)
-    experiment = replace(get("random_labels"), stream=stream, net=NETS["mlp"], steps_per_task=25, measures=(measure,))
-    experiment = replace(experiment, batch=20, probe=64)
+    short = dict(steps_per_task=25, batch=20, probe=64)
+    experiment = replace(get("random_labels"), stream=stream, net=NETS["mlp"], measures=(measure,), **short)
     assert_company_does_not_matter(experiment, [Run(Method("m", "m"), seed) for seed in range(3)])
