@@ -260,17 +260,18 @@ PLAN: tuple[tuple[str, str, Fault, float], ...] = (  # what is trained, the faul
 )
 
 
-def tried(seconds: float, seed: int, scratch: Path) -> Iterator[tuple[str, str, Counts]]:
-    """Every fault of the plan for its share of the time, at least once."""
+def tried(seconds: float, only: str, seed: int, scratch: Path) -> Iterator[tuple[str, str, Counts]]:
+    """Every fault of the plan whose line holds a text, for its share of the time, at least once."""
     trials: dict[str, Trial] = {}
     experiments: dict[str, Comparison] = {"stream": STREAM, "games": GAMES}
-    for subject, name, fault, share in PLAN:
+    chosen = [line for line in PLAN if only in f"{line[0]}: {line[1]}"]
+    for subject, name, fault, share in chosen:
         place = scratch / subject
         place.mkdir(exist_ok=True)
         trial = trials.setdefault(subject, None) or Trial(experiments[subject], place)  # type: ignore[arg-type]
         trials[subject] = trial
         draw, found = random.Random(f"{subject} {name} {seed}"), Counter[str]()
-        end = time.monotonic() + share * seconds
+        end = time.monotonic() + share * seconds / sum(line[3] for line in chosen)
         while not found or time.monotonic() < end:
             found += fault(trial, draw)
         yield subject, name, found
@@ -296,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=800, help="in all, without what it takes to begin")
     parser.add_argument("--out", type=Path, default=TARGET, help="where counts are kept and added to")
+    parser.add_argument("--only", default="", help="those whose line holds this text, e.g. 'killed' or 'games'")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     import_what_training_imports()
@@ -303,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ |= {"FAULTS_SCRATCH": scratch, "JAX_COMPILATION_CACHE_DIR": str(Path(scratch, "jax"))}
         os.environ |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        for subject, name, found in tried(options.seconds, counted["calls"], Path(scratch)):
+        for subject, name, found in tried(options.seconds, options.only, counted["calls"], Path(scratch)):
             row = Counter(counted["rows"].get(f"{subject}: {name}", {})) + found
             counted["rows"][f"{subject}: {name}"] = {
                 k: row[k] for k in ("tried", "right", "refused", "wrong", "left over")

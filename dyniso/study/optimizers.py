@@ -81,11 +81,11 @@ class RunByRun:
         found: list[list[Tensor]] = [[] for _ in lists]
         has_complex: bool = super()._init_group(group, *found)  # type: ignore[misc]
         for index, p in enumerate(found[0]):
-            ragged = p.device.type == "cpu" and p[0].numel() % self.LINE
+            ragged = p.device.type == "cpu" and p.numel() // len(p) % self.LINE
             for into, column in zip(lists[:-1], found[:-1], strict=True):
                 into += (column[index].detach().unbind() if ragged else [column[index]]) if column else []
             count = found[-1][index]  # the one that counts up; the others are of this step
-            lists[-1].extend([count, *(count.clone() for _ in p[1:] if ragged)])
+            lists[-1].extend([count, *(count.clone() for _ in range(len(p) - 1 if ragged else 0))])
         return has_complex
 
 
