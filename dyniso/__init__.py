@@ -13,12 +13,13 @@ if TYPE_CHECKING:  # for editors, type checkers and `dyniso.study.sources`; a te
     from .activations import Abs, CReLU, GroupSort, Householder, MaxMin, activation
     from .dormancy import dead_units, dormancy_score, dormant_fraction, hidden_activations
     from .entk import empirical_ntk
+    from .groups import isometry_groups
     from .initialisation import initialise
     from .isometry import gram_deviation, gram_deviation_grad, singular_values, spectrum_summary
     from .kernels import ntk_summary, plasticity
     from .model_report import report_model
     from .nets import cnn, mlp, orthogonal
-    from .optim import AdamO, adamo_update, isometry_groups
+    from .optim import AdamO, adamo_update
     from .polar import orthogonalise, polar_factor
     from .pull import IsometryDivergenceError, isometry_step
     from .tracing import trace_activations
@@ -29,12 +30,13 @@ _MODULES = {  # name -> module; the same as above, for a name that is asked for
     "activations": ("Abs", "CReLU", "GroupSort", "Householder", "MaxMin", "activation"),
     "dormancy": ("dead_units", "dormancy_score", "dormant_fraction", "hidden_activations"),
     "entk": ("empirical_ntk",),
+    "groups": ("isometry_groups",),
     "initialisation": ("initialise",),
     "isometry": ("gram_deviation", "gram_deviation_grad", "singular_values", "spectrum_summary"),
     "kernels": ("ntk_summary", "plasticity"),
     "model_report": ("report_model",),
     "nets": ("cnn", "mlp", "orthogonal"),
-    "optim": ("AdamO", "adamo_update", "isometry_groups"),
+    "optim": ("AdamO", "adamo_update"),
     "polar": ("orthogonalise", "polar_factor"),
     "pull": ("IsometryDivergenceError", "isometry_step"),
     "tracing": ("trace_activations",),

@@ -268,7 +268,7 @@ def _chosen_folder() -> Path | None:
     chosen = os.environ.get("DYNISO_DATA")
     try:
         return expanded(chosen) if chosen else None
-    except RuntimeError:
+    except OSError:
         raise DataError(f"DYNISO_DATA={chosen!r} is in a home that there is not; name a folder without ~") from None
 
 
