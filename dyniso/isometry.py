@@ -150,10 +150,10 @@ def gram_deviation_grad(W: Tensor) -> Tensor:
             [ 0., 24.]])
     """
     require_matrix(W)
-    E = smaller_gram(W)
-    E.diagonal(dim1=-2, dim2=-1).sub_(1)  # off the diagonal alone: near an isometry E is exact to rounding
+    G = smaller_gram(W)
     with full_precision(W) as W:
-        return (W @ E if W.shape[-2] >= W.shape[-1] else E @ W).mul_(4)
+        product = W @ G if W.shape[-2] >= W.shape[-1] else G @ W
+        return product.sub_(W).mul_(4)  # not (G - I) W: equal rows would round apart, and the flow leaves them equal
 
 
 def spectrum(W: Tensor) -> Tensor:

@@ -158,3 +158,12 @@ def test_half_precision_penalty_does_not_overflow(dtype):
     R.backward()
     assert R.dtype == torch.float32 and R.item() == pytest.approx(64 * (9e4 - 1) ** 2, rel=1e-5)
     assert float(gram_deviation_grad(W.detach())[0, 0]) == pytest.approx(4 * 300 * (9e4 - 1), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(12, 6), (6, 12), (9, 9)], ids=str)
+def test_equal_rows_get_equal_gradients_to_the_last_bit(shape):
+    W = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    W[1] = W[0]
+    for _ in range(50):
+        W = W - 1e-2 * gram_deviation_grad(W)
+    assert torch.equal(W[0], W[1])
