@@ -203,12 +203,22 @@ claim(
 #
 # **What is left out.** Biases are vectors and have no penalty; in the authors' RL code the arms with the regulariser have no
 # biases at all, and convolution kernels are not regularised there. The output layer is left out by its name. With two heads
-# that is a trap:
+# that is a trap; `isometry_groups` finds both from the way that the model computes:
+
 
 # %%
-actor_critic = nn.ModuleDict({"body": nn.Linear(8, 16), "actor": nn.Linear(16, 4), "critic": nn.Linear(16, 1)})
-free = {}
-for label, head in {"last only": "exclude", "actor only": "actor", "both named": ["actor", "critic"]}.items():
+class ActorCritic(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.actor, self.critic = nn.Linear(8, 16), nn.Linear(16, 4), nn.Linear(16, 1)
+
+    def forward(self, x):
+        h = torch.relu(self.body(x))
+        return self.actor(h), self.critic(h)
+
+
+actor_critic, free = ActorCritic(), {}
+for label, head in {"found": "exclude", "actor only": "actor", "both named": ["actor", "critic"]}.items():
     pulled_ids = {id(p) for p in isometry_groups(actor_critic, head=head)[0]["params"]}
     free[label] = [n for n, p in actor_critic.named_parameters() if id(p) not in pulled_ids and p.ndim == 2]
 
@@ -218,11 +228,11 @@ vector = pulled(normal(16), 400, lr=1e-2, isometry_strength=1.0)
 # %% tags=["hide-input"]
 claim(
     "two-heads-are-a-trap",
-    f"`isometry_groups` frees `{free['last only'][0]}` by default, and `{'`, `'.join(free['both named'])}` when both are named. With the actor "
+    f"`isometry_groups` frees `{'`, `'.join(free['found'])}` by itself. With the actor "
     f"alone freed the critic is pulled: a value head then ends at norm {value_head.norm():.4f}, so values cannot exceed the norm of the features.",
     free["both named"] == ["actor.weight", "critic.weight"]
     and free["actor only"] == ["actor.weight"]
-    and free["last only"] == ["critic.weight"]
+    and free["found"] == ["actor.weight", "critic.weight"]
     and abs(float(value_head.norm()) - 1) < 1e-3,
 )
 claim("vectors-are-not-touched", "A vector is not touched at strength 1, bit for bit.", torch.equal(vector, normal(16)))
