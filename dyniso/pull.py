@@ -235,7 +235,7 @@ def gram_less_identity(W: Tensor) -> Tensor:
 
 def symmetric_gram(W: Tensor) -> Tensor:
     """`smaller_gram` of one matrix from 10 of its 16 blocks; the others are their transposes."""
-    rows = W if W.shape[0] <= W.shape[1] else W.mT
+    rows = W.mT if W.shape[0] >= W.shape[1] else W
     m, step = len(rows), len(rows) // 4
     G = rows.new_empty(m, m)
     for start in range(0, m, step):

@@ -96,6 +96,14 @@ def test_update_as_one_formula_equals_the_class(shape):
     torch.testing.assert_close(p.detach(), W, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("shape", [(512, 512), (512, 640), (640, 512), (2, 512, 512), (513, 520)], ids=str)
+def test_pull_of_large_weights_is_the_gradient_in_double_precision(shape):
+    W = torch.randn(shape, generator=torch.Generator().manual_seed(0)) / shape[-1] ** 0.5
+    exact = 0.01 * gram_deviation_grad(W.double())
+    found = isometry_step([W], 0.01, batch_dims=len(shape) - 2)[0].double()
+    assert float((found - exact).norm() / exact.norm()) < 1e-5
+
+
 def test_positional_arguments_are_those_of_adam():
     given = (2e-3, (0.8, 0.99), 1e-6, 0.1, True)
     a, b = (kind([nn.Parameter(torch.eye(2))], *given) for kind in (torch.optim.Adam, AdamO))
