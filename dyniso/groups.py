@@ -15,13 +15,12 @@ from torch.nn.parameter import UninitializedParameter
 
 from .checks import require, require_keys, require_type
 from .heads import find_heads
+from .matrices import gates_of
 from .options import ADAM_OPTIONS, OPTIONS
 from .pull import Blocks, require_blocks
 
 CONVOLUTIONS = nn.modules.conv._ConvNd
 PACKED = ("qkv", "c_attn", "in_proj", "Wqkv")  # such layers of width 3 * in hold q, k and v, in this order
-GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
-CELLS = {nn.LSTMCell: 4, nn.GRUCell: 3, nn.RNNCell: 1}
 HEAD = "head"
 
 
@@ -169,8 +168,7 @@ def role_of(module: nn.Module, path: str, own: str, p: Tensor) -> Role:
     if isinstance(module, nn.MultiheadAttention) and own.endswith("proj_weight"):
         return packed(p, 3 if own == "in_proj_weight" else 1)
     if isinstance(module, nn.RNNBase | nn.RNNCellBase) and own.startswith("weight"):
-        gates = CELLS[type(module)] if isinstance(module, nn.RNNCellBase) else GATES[module.mode]
-        return packed(p, 1 if own.startswith("weight_hr") else gates)
+        return packed(p, 1 if own.startswith("weight_hr") else len(gates_of(module)) or 1)
     if own == "weight" and (isinstance(module, nn.Linear) or is_transposed(module)):
         inputs, outputs = p.shape if is_transposed(module) else p.shape[::-1]
         holds_three = path.rpartition(".")[2] in PACKED and outputs == 3 * inputs

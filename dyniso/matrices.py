@@ -104,8 +104,17 @@ def _kernel(module: nn.modules.conv._ConvNd) -> Tensor:
     return W.flatten(2) if module.groups > 1 else W.flatten(2)[0]
 
 
+def gates_of(module: nn.Module) -> str:
+    """Names of the maps that lie below each other in a recurrent module's weights; "" where a weight is one map.
+
+    >>> gates_of(nn.GRU(2, 3)), gates_of(nn.RNN(2, 3))
+    ('rzn', '')
+    """
+    return next((gates for kind, gates in GATES.items() if isinstance(module, kind)), "")
+
+
 def _recurrent(path: str, module: nn.Module) -> Iterator[Matrix]:
-    gates = GATES.get(type(module), "")
+    gates = gates_of(module)
     for name, W in module.named_parameters(recurse=False):
         if W.ndim != 2:
             continue

@@ -27,8 +27,8 @@ def flops(call: Callable[[], Any]) -> int:
 def step_over_passes(layer: nn.Module, x: Tensor) -> float:
     """Operations of one isometry step of a layer over those of its forward and backward pass.
 
-    With m the smaller side and B samples it is 2m/3B; in a convolution each position counts as a sample. From m = 512 on
-    a CPU it is 13/16 of that: `dyniso.pull` mirrors blocks of the Gram matrix.
+    With m the smaller side and B samples it is 2m/3B; in a convolution each position counts as a sample. From m = 512
+    on, on a CPU, it is 13/16 of that: `dyniso.pull` mirrors blocks of the Gram matrix.
 
     Args:
         layer: a linear layer or a convolution, e.g. Linear(512, 512).
