@@ -4,14 +4,15 @@ python tools/mutants.py                     all of tests/mutants.toml; writes bo
 python tools/mutants.py --only pull         those whose file or reason holds a word; nothing is written
 python tools/mutants.py --jobs 2 --seconds 600    stops after that long; the same call goes on with what is left
 
-A mutant is caught if one of its tests fails. An entry with `equivalent` is a change that no test could see, with the
-reason, and is not run. Exit code 1 if a mutant survives.
+A mutant is caught if one of its tests fails; all of them pass without it, which is seen first. An entry with
+`equivalent` is a change that no test could see, with the reason, and is not run. Exit code 1 if a mutant survives.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import hashlib
 import json
 import os
 import shutil
@@ -87,26 +88,43 @@ def tried(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def first_failure(tests: list[str], folder: Path) -> tuple[bool, str]:
+def first_failure(tests: list[str], folder: Path, limit_s: float | None = LIMIT_S) -> tuple[bool, str]:
     """Whether a test fails in a folder's code, and the first that does."""
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "DYNISO_SKIP_SITE": "1"}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1"}  # a mutant may be as old, by the second, as what is compiled
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests]
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=limit_s)
     except subprocess.TimeoutExpired:
-        return True, f"no end within {LIMIT_S} s"
+        return True, f"no end within {limit_s} s"
     named = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     if done.returncode not in (0, 1, 2):
         raise RuntimeError(f"{' '.join(command)} did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.returncode != 0, (named[0].partition(" ")[2].partition(" - ")[0] if named else "")
 
 
+def require_passing(entries: list[dict[str, Any]], folder: Path) -> None:
+    """RuntimeError, naming the first, unless all tests of some entries pass in a copy that has no mistake."""
+    tests = sorted({test for entry in entries for test in entry["tests"]})
+    whole = {test for test in tests if "::" not in test}
+    failed, first = first_failure([t for t in tests if t in whole or t.partition("::")[0] not in whole], folder, None)
+    if failed:
+        raise RuntimeError(f"{first} fails without any mutant, so it can tell nothing")
+
+
+def made_by() -> dict[str, str]:
+    """Commit, versions and machine, and a digest of the tests, which the commit does not tell while they change."""
+    facts = {k: v for k, v in provenance().items() if k in ("commit", "torch", "python", "hardware", "started")}
+    content = b"\0".join(path.read_bytes() for path in sorted((ROOT / "tests").rglob("*.py")))
+    return facts | {"tests": hashlib.sha256(content).hexdigest()[:16]}
+
+
 def known(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Results that are stored for entries as they stand now at the present commit, by file and change."""
+    """Results that are stored for entries as they stand now, of the present commit and tests, by file and change."""
     if not TARGET.exists():
         return {}
-    stored = json.loads(TARGET.read_text(encoding="utf-8"))
-    if stored["made_by"]["commit"] != provenance()["commit"]:
+    stored, now = json.loads(TARGET.read_text(encoding="utf-8")), made_by()
+    if any(stored["made_by"].get(name) != now[name] for name in ("commit", "tests")):
         return {}
     return {key(row): row for row in stored["rows"] if key(row) in set(map(key, entries))}
 
@@ -117,9 +135,8 @@ def key(entry: dict[str, Any]) -> str:
 
 def write(rows: list[dict[str, Any]]) -> None:
     """The table as JSON, with what made it."""
-    facts = {k: v for k, v in provenance().items() if k in ("commit", "torch", "python", "hardware", "started")}
     TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(json.dumps({"made_by": facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    TARGET.write_text(json.dumps({"made_by": made_by(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> int:
@@ -140,6 +157,8 @@ def main() -> int:
     deadline = time.monotonic() + options.seconds
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         copies = [copied(Path(folder) / str(i)) for i in range(options.jobs)]
+        if todo:
+            require_passing(todo, copies[0])
 
         def share(i: int) -> None:
             for entry in todo[i :: options.jobs]:

@@ -1,0 +1,77 @@
+"""Contracts of tools/mutants.py: the list is sound, and what tries it tells a caught mistake from one that survives."""
+
+import importlib.util
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dyniso_mutants_tool", ROOT / "tools" / "mutants.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def project(tool, tmp_path, monkeypatch) -> Path:
+    """A project of one module and one test, as the tool sees it."""
+    (tmp_path / "half.py").write_text("def half(x):\n    return x / 2\n")
+    (tmp_path / "test_half.py").write_text("from half import half\n\n\ndef test_half():\n    assert half(4) == 2\n")
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    return tmp_path
+
+
+def entry(**changes):
+    made = {"file": "half.py", "old": "x / 2", "new": "x / 3", "why": "a third", "tests": ["test_half.py"]}
+    return made | changes
+
+
+def test_list_is_sound_and_long_enough(tool):
+    found = tool.entries()
+    assert len(found) >= 60
+    assert max(Counter(tool.key(e) for e in found).values()) == 1
+    assert all(e["why"] and ("tests" in e) != ("equivalent" in e) for e in found)
+
+
+def test_every_folder_of_the_library_has_mutants(tool):
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "dyniso").rglob("*.py")}
+    assert folders - {Path(e["file"]).parent.as_posix() for e in tool.entries()} == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"old": "x / 5"}, "stands 0 times"),
+        ({"old": "x"}, "stands 2 times"),
+        ({"new": "x / 2"}, "it must stand once"),
+        ({"tests": []}, "names no tests"),
+        ({"tests": ["test_third.py"]}, r"tests that are not there: \['test_third\.py'\]"),
+        ({"reason": "none"}, "allowed are"),
+    ],
+)
+def test_entry_that_cannot_be_tried_is_an_error_that_says_why(tool, project, changes, message):
+    with pytest.raises(ValueError, match=message):
+        tool.require_entry(entry(**changes))
+
+
+@pytest.mark.parametrize(("new", "result"), [("x / 3", "caught"), ("0.5 * x", "survived")])
+def test_mistake_is_caught_by_a_test_that_fails_and_taken_back(tool, project, new, result):
+    row = tool.tried(entry(new=new), project)
+    assert (row["result"], bool(row["by"])) == (result, result == "caught")
+    assert "x / 2" in (project / "half.py").read_text()
+
+
+def test_tests_that_fail_without_any_mutant_are_refused(tool, project):
+    tool.require_passing([entry()], project)
+    (project / "half.py").write_text("def half(x):\n    return x\n")
+    with pytest.raises(RuntimeError, match=r"test_half\.py::test_half fails without any mutant"):
+        tool.require_passing([entry()], project)
