@@ -4,6 +4,10 @@
 .PHONY: help setup notebooks book test lock clean
 
 export OMP_NUM_THREADS = 1
+# neither a user's settings of matplotlib nor the encoding of a terminal decides what is made
+export MATPLOTLIBRC = /dev/null
+export MPLBACKEND = Agg
+export PYTHONUTF8 = 1
 export DYNISO_RUNS ?= $(CURDIR)/build/runs
 # compiled games are kept between processes: chapters and tests would compile each of them again
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/jax
@@ -31,8 +35,8 @@ test: book ## build the book, lint, check types, run every test, execute the cha
 	@$(TIMED) format $(BIN)/ruff format --check .
 	@$(TIMED) types $(BIN)/mypy
 	@$(TIMED) tests $(BIN)/python -m pytest -q -n $(JOBS)
-	@DYNISO_FIGURES=$(CURDIR)/build/nbval-figures TQDM_DISABLE=1 $(TIMED) chapters \
-		env PYTHONPATH=tools $(BIN)/python -m pytest -q -p nbval_sockets -n $(JOBS) --dist loadfile --nbval-lax book/nb
+	@DYNISO_FIGURES="$$PWD/build/nbval-figures" PYTHONPATH=tools$${PYTHONPATH:+:$$PYTHONPATH} $(TIMED) chapters \
+		$(BIN)/python -m pytest -q -p nbval_kernels -n $(JOBS) --dist loadfile --nbval-lax book/nb
 
 lock: ## write constraints.txt from pyproject.toml (needs uv; LOCK=--upgrade for newer versions)
 	@$(TIMED) lock sh tools/lock.sh $(LOCK)

@@ -16,10 +16,12 @@ if TYPE_CHECKING:  # for editors, type checkers and `dyniso.study.sources`; a te
     from .initialisation import initialise
     from .isometry import gram_deviation, gram_deviation_grad, singular_values, spectrum_summary
     from .kernels import ntk_summary, plasticity
+    from .model_report import report_model
     from .nets import cnn, mlp, orthogonal
     from .optim import AdamO, adamo_update, isometry_groups
     from .polar import orthogonalise, polar_factor
     from .pull import IsometryDivergenceError, isometry_step
+    from .tracing import trace_activations
 
 __version__ = "0.1.0"
 
@@ -30,10 +32,12 @@ _MODULES = {  # name -> module; the same as above, for a name that is asked for
     "initialisation": ("initialise",),
     "isometry": ("gram_deviation", "gram_deviation_grad", "singular_values", "spectrum_summary"),
     "kernels": ("ntk_summary", "plasticity"),
+    "model_report": ("report_model",),
     "nets": ("cnn", "mlp", "orthogonal"),
     "optim": ("AdamO", "adamo_update", "isometry_groups"),
     "polar": ("orthogonalise", "polar_factor"),
     "pull": ("IsometryDivergenceError", "isometry_step"),
+    "tracing": ("trace_activations",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

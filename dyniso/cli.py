@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -38,11 +39,10 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 1 something is missing or damaged, 2 a mistake in the call."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that has no sign for a letter shows its number
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        options = parse(list(sys.argv[1:] if arguments is None else arguments))
-        code = int(options.command(options))
-        sys.stdout.flush()  # here, so that a reader that has gone is noticed here
-        return code
+        return obey(list(sys.argv[1:] if arguments is None else arguments))
     except (store.UnusableError, ImportError) as error:  # MissingExtraError is both ImportError and ValueError
         return fail(error, 1)
     except (UsageError, ValueError) as error:
@@ -56,9 +56,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail("stopped; finished runs are kept, the same command goes on from them", 130)
 
 
+def obey(arguments: list[str]) -> int:
+    """Do what a call says; its exit code. What it prints leaves here, so that a reader that has gone is noticed."""
+    try:
+        options = parse(arguments)
+        return int(options.command(options))
+    finally:
+        if sys.stdout:  # None where the caller has closed it
+            sys.stdout.flush()
+
+
 def fail(error: object, code: int) -> int:
     """One line on stderr, and the exit code to return."""
-    print("dyniso:", " ".join(str(error).split()), file=sys.stderr)
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:  # without the number
+        text = f"{error.filename or 'the output cannot be written'}: {error.strerror}"
+    print("dyniso:", " ".join(text.split()), file=sys.stderr)
     return code
 
 
@@ -121,11 +134,16 @@ def unknown_text(word: str, options: argparse.Namespace, called: argparse.Argume
     return f"unexpected {word!r}; `dyniso {options.name}` takes options only"
 
 
+def names_in(text: str) -> list[str]:
+    """ "adam, redo" -> ["adam", "redo"]."""
+    return [name.strip() for name in text.split(",")]
+
+
 def chosen(options: argparse.Namespace) -> specs.Comparison:
     """The experiment that a call names, with its seeds and methods."""
     experiment = specs.find(options.experiment, options.tier)
     if options.methods is not None:
-        experiment = specs.only_methods(experiment, [m.strip() for m in options.methods.split(",")])
+        experiment = specs.only_methods(experiment, names_in(options.methods))
     return experiment if options.seeds is None else specs.with_seeds(experiment, options.seeds)
 
 
@@ -194,7 +212,7 @@ def say_what_is_reused(experiment: specs.Comparison, committed: bool) -> None:
 def shard_of(text: str) -> tuple[int, int]:
     """ "1/2" -> (1, 2)."""
     i, slash, n = text.partition("/")
-    if not (slash and i.isdigit() and n.isdigit() and int(i) < int(n)):
+    if not (slash and i.isdecimal() and n.isdecimal() and int(i) < int(n)):
         raise UsageError(f"--shard {text}; expected i/n with 0 <= i < n, e.g. 0/2 and 1/2 in two processes")
     return int(i), int(n)
 
@@ -238,13 +256,11 @@ def with_fresh_net(experiment: specs.GameExperiment) -> specs.GameExperiment:
 
 def command_figure(options: argparse.Namespace) -> int:
     """Draw the stored results of an experiment."""
-    import matplotlib
-
-    matplotlib.use("Agg")
+    os.environ["MPLBACKEND"] = "Agg"  # before matplotlib reads it: a window is not wanted, and it refuses a wrong name
     from .report import figures
 
     experiment = chosen(options)
-    metrics = options.metrics.split(",") if options.metrics else None
+    metrics = None if options.metrics is None else names_in(options.metrics)
     if isinstance(experiment, specs.GameExperiment):
         frame, origin = stored_rows(with_fresh_net(experiment))
         fig, table = figures.cycles_figure(frame, experiment, metrics or figures.CYCLE_METRICS)

@@ -1,7 +1,7 @@
 """Dormant and dead units, per layer, and the units that wake between two measurements.
 
-Works on activations (..., samples, units); leading axes index runs. Convolution maps (samples, channels, h, w)
-go through `units_last` first: a channel is one unit, seen at every position.
+Works on activations (..., samples, units); leading axes index runs. `hidden_activations` gives (samples, units), with
+each position of a map or a token as a sample; raw convolution maps go through `units_last` first.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .activations import Abs, CReLU, GroupSort, Householder
+from .activations import ACTIVATION_TYPES
 from .checks import require_range, require_shape, require_that, require_type
-
-TORCH_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus)
-ACTIVATION_TYPES = (*TORCH_ACTIVATIONS, GroupSort, Householder, Abs, CReLU)  # MaxMin is a GroupSort
+from .tracer import Tracer, is_whole
+from .tracing import eager, readable
 
 
 @contextmanager
 def hidden_activations(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what every activation module of `model` puts out while the block runs, in call order.
+    """Collect what every activation of `model` puts out while the block runs, in call order.
 
-    It works under `torch.func.functional_call` and `vmap`: return the list from the mapped function.
+    An activation is a module or a function (see `dyniso.tracing`, which also says which layer feeds it). It works under
+    `torch.func.functional_call` and `vmap`: return the list from the mapped function.
 
     Args:
-        model: a module whose nonlinearities are modules (`ACTIVATION_TYPES`), not bare function calls.
+        model: any module; call it in the block, not its `forward`. A compiled one runs as it was written.
     Yields:
-        A list, filled by each forward pass: tensors (samples, units) or (samples, channels, h, w).
+        A list, filled by each forward pass: copies (samples, units), connected to the graph. A channel of a map is one
+        unit, seen at every position; a token is a sample.
     Raises:
-        ValueError: the model has no activation module.
+        ValueError: a scripted or lazy model, or one of layers alone; at the end of the block, that no activation was
+            seen (says what was).
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> with hidden_activations(net) as seen:
@@ -38,17 +40,29 @@ def hidden_activations(model: nn.Module) -> Iterator[list[Tensor]]:
     >>> [tuple(h.shape) for h in seen]
     [(5, 3)]
     """
-    require_type("model", model, nn.Module, "a module with activation modules")
-    found = [m for m in model.modules() if isinstance(m, ACTIVATION_TYPES)]
-    if not found:
-        raise ValueError(f"{type(model).__name__} holds no activation module, so there is no hidden layer to read")
+    inner = readable(model)
+    if not any(isinstance(m, ACTIVATION_TYPES) or not _is_layer(m) for m in inner.modules()):
+        raise ValueError(f"{type(inner).__name__} holds no activation module, so there is no hidden layer to read")
     seen: list[Tensor] = []
-    hooks = [m.register_forward_hook(lambda _m, _x, out: seen.append(out)) for m in found]
-    try:
+    layers: dict[str, None] = {}
+
+    def deliver(tracer: Tracer) -> None:
+        seen.extend(site.by_unit() for site in tracer.sites)
+        layers.update(dict.fromkeys(tracer.calls))
+
+    tracer = Tracer(inner, keep_graph=True, at_end=deliver)
+    with eager(), tracer.watch():
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
+    if not seen:
+        what = (
+            f"only the layers {list(layers)} were seen" if tracer.passes else "it was not called; call it, not .forward"
+        )
+        raise ValueError(f"{type(inner).__name__} showed no activation, so there is no hidden layer to read: {what}")
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """One in which no function can act as an activation."""
+    return type(module) is nn.Sequential or is_whole(module)
 
 
 def units_last(activation: Tensor, batch_dims: int = 0) -> Tensor:
@@ -59,12 +73,16 @@ def units_last(activation: Tensor, batch_dims: int = 0) -> Tensor:
         batch_dims: number of leading axes that index runs.
     Returns:
         Shape (*runs, samples*h*w, channels), e.g. (12544, 16); (*runs, samples, units) as it is.
+    Raises:
+        ValueError: three axes, which can be signals (samples, channels, length) or tokens (samples, tokens, units).
 
     >>> units_last(torch.zeros(2, 3, 4, 5)).shape
     torch.Size([40, 3])
     """
     if activation.ndim == batch_dims + 2:
         return activation
+    expected = f"(samples, units) or maps (samples, channels, h, w) after batch_dims={batch_dims} axes; "
+    require_shape(activation.ndim > batch_dims + 3, "activation", activation, f"{expected}flatten tokens to samples")
     return activation.movedim(batch_dims + 1, -1).flatten(batch_dims, -2)
 
 
@@ -82,9 +100,7 @@ def dormancy_score(activation: Tensor) -> Tensor:
     >>> dormancy_score(torch.tensor([[1.0, 0.0, 3.0], [1.0, 0.0, 1.0]]))
     tensor([1., 0., 2.])
     """
-    require_type("activation", activation, Tensor, "a tensor of shape (..., samples, units)")
-    fits = activation.ndim >= 2 and 0 not in activation.shape
-    require_shape(fits, "activation", activation, "(..., samples, units), none empty")
+    _require_activation(activation)
     size = activation.abs().mean(-2)
     return size / size.mean(-1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
 
@@ -114,11 +130,20 @@ def dead_units(activation: Tensor) -> Tensor:
         activation: shape (..., samples, units).
     Returns:
         Shape (..., units), bool.
+    Raises:
+        ValueError: as `dormancy_score`.
 
     >>> dead_units(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
     tensor([ True, False])
     """
+    _require_activation(activation)
     return activation.amax(-2) <= 0
+
+
+def _require_activation(activation: Tensor) -> None:
+    require_type("activation", activation, Tensor, "a tensor of shape (..., samples, units)")
+    fits = activation.ndim >= 2 and 0 not in activation.shape
+    require_shape(fits, "activation", activation, "(..., samples, units), none empty")
 
 
 def reactivated(dead_before: Tensor, dead_after: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checks import require, require_type
-from .passes import LayerPass, capture, factorable_layers, jacobian, label, require_use_by_call_only
+from .passes import BATCH_NORMS, LayerPass, capture, factorable_layers, jacobian, require_use_by_call_only, split
+from .steady import label, require_steady
+from .tracing import eager, readable
 
 METHODS = ("layerwise", "jacobian")
 TRANSIENT = 2**24  # entries of per-sample gradients formed at once: 64 MiB in float32, enough to keep a GPU busy
@@ -33,20 +35,24 @@ def empirical_ntk(
         Theta = J(x1) J(x2)',   J(x) = df(x)/dtheta of shape (n C, parameters)
 
     Args:
-        model: maps (n, ...) to (n, C) or (n,). Left untouched: parameters, gradients, buffers, mode, hooks.
+        model: maps (n, ...) to (n, C) or (n,); a compiled one runs as it was written. Left untouched: parameters,
+            gradients, buffers, mode, hooks, random numbers.
         x1: inputs, shape (n1, ...), e.g. (64, 784); device and dtype of the model, float64 for small eigenvalues.
         x2: inputs, shape (n2, ...); None means x1.
-        method: "layerwise" (Linear, Conv2d, affine LayerNorm, each called once, samples that do not interact; memory
-            n C (units) and, for one layer at a time, a slice of its per-sample gradients) or "jacobian" (any module;
-            memory n C (parameters), and n C backward passes through the whole batch).
+        method: "layerwise" (Linear, Conv2d, affine LayerNorm, BatchNorm in eval mode, each called once, samples that do
+            not interact; memory n C (units) and, for one layer at a time, a slice of its per-sample gradients) or
+            "jacobian" (any module; memory n C (parameters), and n C backward passes through the whole batch). In
+            train mode BatchNorm takes the statistics of x1 and of x2 apart.
         chunk: samples per forward and backward pass; None means all. With "jacobian" and samples that do not
-            interact, chunk=1 saves a factor n of the work.
+            interact, chunk=1 saves a factor n of the work; where they interact, it is refused.
     Returns:
         Theta, shape (n1 C, n2 C), detached; row i C + c belongs to output c of sample i. Unit: output^2/parameter^2.
     Raises:
-        ValueError: unknown method, chunk < 1, no samples, no trainable parameter, active dropout; and for "layerwise"
-            a module with trainable parameters that it cannot factor, or that are shared or used other than by
-            one call, or samples that interact (the message names the module and suggests method="jacobian").
+        ValueError: unknown method, chunk < 1, no samples, no trainable parameter, randomness in the pass (dropout of
+            any kind: two passes are compared, and the states of the generators), an output that is no tensor or
+            carries no gradient, a scripted model; and for "layerwise" a module with trainable parameters that it cannot
+            factor, or that are shared or used other than by one call, or samples that interact (the message names the
+            module and suggests method="jacobian").
     Source: Jacot et al. 2018 (arXiv 1806.07572); the sum over layers is derived in the book's chapter on isometry and
         the eNTK.
     >>> model, x = nn.Linear(3, 2, bias=False), torch.eye(3)[:2]
@@ -58,16 +64,19 @@ def empirical_ntk(
     """
     require_type("model", model, nn.Module, "a module, called with the inputs: empirical_ntk(model, x)")
     require("method", method, METHODS)
+    model = readable(model)
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError(f"{type(model).__name__} has no trainable parameter")
-    if method == "jacobian":
-        J1 = jacobian(model, x1, chunk)
-        return J1 @ (J1 if x2 is None else jacobian(model, x2, chunk)).mT
-    layers = factorable_layers(model)
-    first = capture(model, x1, layers, chunk)
-    require_use_by_call_only(model, x1[:1], layers)
-    second = first if x2 is None else capture(model, x2, layers, chunk)
-    return _sum_over_layers(first, second)
+    layers = factorable_layers(model) if method == "layerwise" else {}
+    with eager():
+        require_steady(model, split(x1, chunk)[0])
+        if method == "jacobian":
+            J1 = jacobian(model, x1, chunk)
+            return J1 @ (J1 if x2 is None else jacobian(model, x2, chunk)).mT
+        first = capture(model, x1, layers, chunk)
+        require_use_by_call_only(model, x1[:1], layers)
+        second = first if x2 is None else capture(model, x2, layers, chunk)
+        return _sum_over_layers(first, second)
 
 
 def _sum_over_layers(first: dict[str, LayerPass], second: dict[str, LayerPass]) -> Tensor:
@@ -83,8 +92,8 @@ def _sum_over_layers(first: dict[str, LayerPass], second: dict[str, LayerPass]) 
 def _layer_terms(a: LayerPass, b: LayerPass) -> Iterator[Tensor]:
     """The kernel of one layer's own parameters, as a sum of (n1 C, n2 C) terms."""
     module = a.module
-    if isinstance(module, nn.LayerNorm):
-        yield from _layernorm_terms(a, b)
+    if isinstance(module, (nn.LayerNorm, *BATCH_NORMS)):
+        yield from _norm_terms(a, b)
     elif isinstance(module, nn.Linear) and a.h.ndim == 2:
         gram = _input_gram(a.h, b.h, *_trainable(module))  # (n1, n2)
         term = _rows(a.B) @ _rows(b.B).mT
@@ -132,20 +141,25 @@ def _padded(h: Tensor, conv: nn.Conv2d) -> Tensor:
     return F.pad(h, sides, "constant" if conv.padding_mode == "zeros" else conv.padding_mode)
 
 
-def _layernorm_terms(a: LayerPass, b: LayerPass) -> Iterator[Tensor]:
-    module = a.module
-    assert isinstance(module, nn.LayerNorm)
-    weight, bias = _trainable(module)
-    axes = len(module.normalized_shape)
-
-    def gradient(layer: LayerPass, scaled: bool) -> Tensor:
-        B = layer.B
-        if scaled:
-            B = B * F.layer_norm(layer.h, module.normalized_shape, eps=module.eps).unsqueeze(1)
-        return _rows(B.flatten(2, -axes - 1).sum(2) if B.ndim > 2 + axes else B)
-
+def _norm_terms(a: LayerPass, b: LayerPass) -> Iterator[Tensor]:
+    """Scale and shift of a norm, of each entry of a layer norm and of each channel of a batch norm."""
+    weight, bias = _trainable(a.module)
     for scaled in (True,) * weight + (False,) * bias:
-        yield gradient(a, scaled) @ gradient(b, scaled).mT
+        yield _norm_gradient(a, scaled) @ _norm_gradient(b, scaled).mT
+
+
+def _norm_gradient(layer: LayerPass, scaled: bool) -> Tensor:
+    """Gradients of the outputs, (n C, entries of the scale), with respect to the scale or the shift."""
+    module, h, B = layer
+    if isinstance(module, nn.LayerNorm):
+        axes = len(module.normalized_shape)
+        normal = F.layer_norm(h, module.normalized_shape, eps=module.eps)
+        B = B * normal.unsqueeze(1) if scaled else B
+        return _rows(B.flatten(2, -axes - 1).sum(2) if B.ndim > 2 + axes else B)
+    assert isinstance(module, BATCH_NORMS)
+    normal = F.batch_norm(h, module.running_mean, module.running_var, eps=module.eps)
+    B = B * normal.unsqueeze(1) if scaled else B
+    return _rows(B.flatten(3).sum(-1) if B.ndim > 3 else B)
 
 
 def _trainable(module: nn.Module) -> tuple[bool, bool]:
@@ -181,17 +195,20 @@ def backward_maps(model: nn.Module, x: Tensor, chunk: int | None = None) -> dict
         Layer name -> shape (n, C, units), in order of the calls; units = channels * height * width for Conv2d.
         Layers that the forward pass does not call are left out.
     Raises:
-        ValueError: a layer that is called more than once, interacting samples, active dropout, chunk < 1, no samples.
+        ValueError: a layer that is called more than once, interacting samples, randomness, chunk < 1, no samples.
     Source: derived in the book's chapter on isometry and the eNTK (B_l = W_L D_{L-1} ... W_{l+1} D_l).
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     >>> maps = backward_maps(model, torch.zeros(1, 2))
     >>> torch.equal(maps["0"][0], model[1].weight), torch.equal(maps["1"][0], torch.eye(2))
     (True, True)
     """
+    model = readable(model)
     layers: dict[str, nn.Module] = {
         name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))
     }
-    return {name: layer.B.flatten(2) for name, layer in capture(model, x, layers, chunk).items()}
+    with eager():
+        require_steady(model, split(x, chunk)[0])
+        return {name: layer.B.flatten(2) for name, layer in capture(model, x, layers, chunk).items()}
 
 
 @torch.inference_mode(False)
@@ -213,11 +230,15 @@ def feature_grams(model: nn.Module, x: Tensor, chunk: int | None = None) -> dict
     tensor([[2., 1.],
             [1., 2.]])
     """
+    model = readable(model)
     layers: dict[str, nn.Module] = {
         name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and any(_trainable(m))
     }
+    with eager():
+        require_steady(model, split(x, chunk)[0])
+        seen = capture(model, x, layers, chunk, backward=False)
     grams = {}
-    for name, (module, h, _) in capture(model, x, layers, chunk, backward=False).items():
+    for name, (module, h, _) in seen.items():
         if h.ndim != 2:
             raise ValueError(f"{label(name, module)} sees inputs of shape {tuple(h.shape)}, not (n, features)")
         grams[name] = _input_gram(h, h, *_trainable(module))

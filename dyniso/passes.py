@@ -1,7 +1,7 @@
 """One pass through a net, and what it tells about each layer: its inputs, and the backward map from its output.
 
 For `dyniso.entk`, which turns them into kernels. A model is left as it was found: parameters, gradients, buffers, mode
-and hooks. What would make a value per sample meaningless (samples that interact, active dropout, a weight used behind
+and hooks. What would make a value per sample meaningless (samples that interact, randomness, a weight used behind
 its module's back) is refused.
 """
 
@@ -14,9 +14,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev
 
 from .checks import require_range, require_shape, require_type
+from .steady import call, label, require_same_in_company
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+FACTORABLE = (nn.Linear, nn.Conv2d, nn.LayerNorm, *BATCH_NORMS)
 
 
 class LayerPass(NamedTuple):
@@ -33,7 +36,7 @@ def factorable_layers(model: nn.Module) -> dict[str, nn.Module]:
     Args:
         model: any module.
     Returns:
-        Name -> Linear, Conv2d or LayerNorm, in registration order.
+        Name -> Linear, Conv2d, LayerNorm, or BatchNorm with fixed statistics, in registration order.
     Raises:
         ValueError: a trainable parameter of another kind, or one that two modules share (names the module).
 
@@ -46,7 +49,9 @@ def factorable_layers(model: nn.Module) -> dict[str, nn.Module]:
         own = {key: p for key, p in module.named_parameters(recurse=False) if p.requires_grad}
         if not own:
             continue
-        if type(module) not in (nn.Linear, nn.Conv2d, nn.LayerNorm) or not own.keys() <= {"weight", "bias"}:
+        if isinstance(module, BATCH_NORMS) and (module.training or module.running_mean is None):
+            raise _unsupported(name, module, "uses the statistics of the batch; call model.eval()")
+        if type(module) not in FACTORABLE or not own.keys() <= {"weight", "bias"}:
             raise _unsupported(name, module, f"has trainable parameters ({', '.join(own)}) of an unknown kind")
         for p in own.values():
             if id(p) in owner:
@@ -70,14 +75,15 @@ def capture(
     Returns:
         Name -> LayerPass.
     Raises:
-        ValueError: a layer that is called more than once, interacting samples, active dropout, chunk < 1, no samples.
-        TypeError: inputs or outputs that are no tensor.
+        ValueError: a layer that is called more than once, interacting samples (also across chunks), chunk < 1, no
+            samples, an output that is no tensor.
+        TypeError: inputs that are no tensor.
 
     >>> seen = capture(model := nn.Linear(2, 3), torch.ones(5, 2), {"": model}, None)
     >>> tuple(seen[""].h.shape), tuple(seen[""].B.shape)
     ((5, 2), (5, 3, 3))
     """
-    passes = [_capture_once(model, part, layers, backward) for part in _split(x, chunk)]
+    passes = [_capture_once(model, part, layers, backward) for part in _chunks(model, x, chunk)]
     return {
         name: LayerPass(layer.module, torch.cat([p[name].h for p in passes]), torch.cat([p[name].B for p in passes]))
         for name, layer in passes[0].items()
@@ -85,11 +91,12 @@ def capture(
 
 
 def _capture_once(model: nn.Module, x: Tensor, layers: dict[str, nn.Module], backward: bool) -> dict[str, LayerPass]:
-    _require_no_dropout(model)
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     with _hooks({name: (module, _recorder(name, seen)) for name, module in layers.items()}):
-        f = _outputs(functional_call(model, _copied_buffers(model), (x.clone(),)), len(x))
+        f = call(model, x)
     z = [output for _, output in seen.values()]
+    if backward and z and f.requires_grad:
+        _require_paths(f, seen, layers)
     maps = _backward(f, z) if backward else [x.new_empty(len(x), 0)] * len(z)
     return {name: LayerPass(layers[name], h, B) for (name, (h, _)), B in zip(seen.items(), maps, strict=True)}
 
@@ -99,12 +106,16 @@ def _backward(f: Tensor, z: list[Tensor]) -> list[Tensor]:
     samples, outputs = f.shape
     _require_independent_samples(f, z)
     directions = torch.eye(outputs, dtype=f.dtype, device=f.device)[:, None].expand(-1, samples, -1)
+    return [B.transpose(0, 1) for B in _all_gradients(f, z, directions)]
+
+
+def _all_gradients(f: Tensor, z: list[Tensor], directions: Tensor) -> list[Tensor]:
+    """Gradients of <f, direction> with respect to each z, for all directions (k, *f.shape): (k, *z.shape) each."""
     try:
-        maps = _gradients(f, z, directions, is_grads_batched=True)  # all outputs at once
+        return _gradients(f, z, directions, is_grads_batched=True)  # all at once
     except RuntimeError:  # an operation that vmap cannot batch, or not enough memory
         columns = [_gradients(f, z, direction) for direction in directions]
-        maps = [torch.stack(column) for column in zip(*columns, strict=True)]
-    return [B.transpose(0, 1) for B in maps]
+        return [torch.stack(column) for column in zip(*columns, strict=True)]
 
 
 def _recorder(name: str, seen: dict[str, tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
@@ -160,7 +171,7 @@ def require_use_by_call_only(model: nn.Module, x: Tensor, layers: dict[str, nn.M
         return twin.forward(*args, **kwargs)
 
     with _hooks({name: (module, detached) for name, module in layers.items()}):
-        f = functional_call(model, _copied_buffers(model), (x.clone(),))
+        f = call(model, x)
     owned = [(name, p) for name, m in layers.items() for p in m.parameters(recurse=False) if p.requires_grad]
     grads = torch.autograd.grad(f.sum(), [p for _, p in owned], allow_unused=True) if f.requires_grad else []
     for (name, _), g in zip(owned, grads, strict=False):
@@ -180,64 +191,61 @@ def _require_independent_samples(f: Tensor, z: list[Tensor]) -> None:
             )
 
 
+def _require_paths(f: Tensor, seen: dict[str, tuple[Tensor, Tensor]], layers: dict[str, nn.Module]) -> None:
+    """Exact: where f has no gradient with respect to a layer's output, it has none with respect to its parameters."""
+    outputs = [z for _, z in seen.values()]
+    found = torch.autograd.grad(f.sum(), outputs, retain_graph=True, allow_unused=True)
+    for name in (name for name, g in zip(seen, found, strict=True) if g is None):
+        own = [p for p in layers[name].parameters() if p.requires_grad]
+        grads = torch.autograd.grad(f.sum(), own, retain_graph=True, allow_unused=True) if own else ()
+        if any(g is not None for g in grads):
+            raise _unsupported(name, layers[name], "acts on the output by a way that its call does not show")
+
+
 def jacobian(model: nn.Module, x: Tensor, chunk: int | None) -> Tensor:
     """df/dtheta over all trainable parameters.
 
     Args:
-        model, x, chunk: as in `capture`; samples may interact within a chunk.
+        model, x: as in `capture`; samples may interact.
+        chunk: samples per pass; None means all. Samples that interact have to be in one pass.
     Returns:
         Shape (n C, parameters), row i C + c for output c of sample i; columns in registration order.
     Raises:
-        ValueError: active dropout, chunk < 1, no samples.
+        ValueError: chunk < 1, no samples, samples that interact across chunks, an output that is no tensor.
 
     >>> jacobian(nn.Linear(2, 1), torch.tensor([[3.0, 4.0]]), None)
     tensor([[3., 4., 1.]])
     """
-    _require_no_dropout(model)
-    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name: p.detach().requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
     rows = []
-    for part in _split(x, chunk):
-
-        def outputs(params: dict[str, Tensor], part: Tensor = part) -> Tensor:
-            return _outputs(functional_call(model, {**_copied_buffers(model), **params}, (part.clone(),)), len(part))
-
-        J = jacrev(outputs)(trained)  # name -> (n, C, *shape)
-        rows.append(torch.cat([J[name].reshape(-1, p.numel()) for name, p in trained.items()], dim=1))
+    for part in _chunks(model, x, chunk):
+        f = call(model, part, trained)  # with copies, as a hook on a parameter may change its gradient
+        directions = torch.eye(f.numel(), dtype=f.dtype, device=f.device).unflatten(1, f.shape)
+        rows.append(
+            torch.cat([J.reshape(len(J), -1) for J in _all_gradients(f, list(trained.values()), directions)], dim=1)
+        )
     return torch.cat(rows)
 
 
-def _copied_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Running statistics that a forward pass may write to."""
-    return {name: b.clone() for name, b in model.named_buffers()}
+def _chunks(model: nn.Module, x: Tensor, chunk: int | None) -> tuple[Tensor, ...]:
+    """`split`, if the outputs of a sample do not depend on the chunk that it is in."""
+    parts = split(x, chunk)
+    if len(parts) > 1:
+        require_same_in_company(model, x, parts[0])
+    return parts
 
 
-def _outputs(f: Tensor, samples: int) -> Tensor:
-    require_type("the model's output", f, Tensor, f"a tensor of shape ({samples}, C)")
-    require_shape(f.ndim and len(f) == samples, "the model's output", f, f"({samples}, C) for {samples} samples")
-    return f.flatten(1) if f.ndim > 1 else f[:, None]
+def split(x: Tensor, chunk: int | None) -> tuple[Tensor, ...]:
+    """Inputs in chunks of samples, detached.
 
-
-def _split(x: Tensor, chunk: int | None) -> tuple[Tensor, ...]:
+    >>> [len(part) for part in split(torch.ones(5, 2), 2)]
+    [2, 2, 1]
+    """
     require_type("inputs", x, Tensor, "a tensor of shape (n, ...)")
     require_shape(x.ndim and len(x), "inputs", x, "(n, ...) with at least 1 sample")
     if chunk is not None:
         require_range("chunk", chunk, 1)
     return x.detach().split(chunk or len(x))
-
-
-def _require_no_dropout(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
-            raise ValueError(f"{label(name, module)} is active, so the kernel would be random; call model.eval()")
-
-
-def label(name: str, module: nn.Module) -> str:
-    """How an error names a module.
-
-    >>> label("2", nn.ReLU())
-    "module '2' (ReLU)"
-    """
-    return f"module {name!r} ({type(module).__name__})"
 
 
 def _unsupported(name: str, module: nn.Module, why: str) -> ValueError:

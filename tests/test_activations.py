@@ -80,10 +80,17 @@ def test_vmap_jacrev_and_compile_agree_with_the_plain_call(phi):
 @pytest.mark.parametrize("name", ["maxmin", "groupsort-4", "householder", "crelu"])
 def test_channel_activation_equals_the_feature_activation_with_channels_last(name):
     z = normal(3, 8, 5, 5)
-    expected = activation(name)(z.movedim(1, -1)).movedim(-1, 1)
+    expected = activation(name, dim=-1)(z.movedim(1, -1)).movedim(-1, 1)
     torch.testing.assert_close(activation(name, dim=-3)(z), expected)
     torch.testing.assert_close(activation(name, dim=1)(z), expected)
     torch.testing.assert_close(activation(name, dim=-3)(z[0]), expected[0])
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 4, 4), (8, 4, 4), (2, 8, 6), (2, 8, 4, 4, 4)])
+@pytest.mark.parametrize("phi", [MaxMin(), GroupSort(4), Householder(), CReLU(), activation("maxmin")], ids=repr)
+def test_maps_are_not_paired_pixel_by_pixel_without_a_word(phi, shape):
+    with pytest.raises(ValueError, match=r"can lie along several axes; say dim=-3 for channels of maps"):
+        phi(torch.zeros(shape))
 
 
 def test_maxmin_groupsort_2_and_householder_at_a_right_angle_are_the_same_map():

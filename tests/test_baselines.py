@@ -546,6 +546,6 @@ def test_attached_net_of_a_stack_resets_each_run_by_its_own_mask():
     W, V = (torch.ones(2, 3, 3) for _ in range(2))
     method = Attached(ReDo(), [Layer("a", W, None), Layer("b", V, None)], seeds=[0, 1], batch_dims=1)
     mask = torch.tensor([[True, False, False], [False, False, True]])
-    method.reset_units(0, mask)
+    method.reset_units({0: mask})
     assert [(W[r] != 1).any(1).tolist() for r in range(2)] == mask.tolist()
     assert [(V[r] == 0).all(0).tolist() for r in range(2)] == mask.tolist()

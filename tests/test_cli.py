@@ -69,6 +69,7 @@ MISTAKES = {
     "run small --compact --shard 0/2": ["--compact", "--shard"],
     "run small --shard 2/2": ["--shard 2/2", "0 <= i < n"],
     "run small --shard half": ["--shard half", "i/n"],
+    "run small --shard ²/3": ["--shard ²/3", "i/n"],
     "run small --time-budget -1": ["--time-budget -1", "at least 0"],
     "run small --fresh --time-budget 5": ["--fresh", "--time-budget"],
     "run small --time-budget soon": ["--time-budget", "'soon'"],
@@ -324,7 +325,7 @@ def test_damaged_run_is_one_line_that_names_the_file_and_exit_code_1(home, capsy
         (KeyboardInterrupt(), 130, "dyniso: stopped; finished runs are kept, the same command goes on from them\n"),
         (data.DataError("mnist is not here"), 1, "dyniso: mnist is not here\n"),
         (RuntimeError("two\n  lines"), 1, "dyniso: two lines\n"),
-        (PermissionError(13, "Permission denied", "runs"), 1, "dyniso: [Errno 13] Permission denied: 'runs'\n"),
+        (PermissionError(13, "Permission denied", "runs"), 1, "dyniso: runs: Permission denied\n"),
     ],
 )
 def test_run_that_stops_says_why_in_one_line(home, capsys, monkeypatch, error, code, text):
@@ -420,8 +421,83 @@ def test_claims_as_json_hold_what_the_lines_hold_and_the_sources(home, capsys):
     assert [(r["source"], r["threshold"]) for r in records] == [(c.source, c.threshold) for c in claims.CLAIMS]
 
 
-def test_figure_that_cannot_be_written_is_one_line_that_names_the_place(home, capsys):
+@pytest.mark.parametrize("out", ["taken", "taken/below", "/proc/x"])
+def test_figure_that_cannot_be_written_is_one_line_that_names_the_place(home, capsys, out):
     store_compact()
     (home / "taken").write_text("a file")
-    assert main(["figure", "small", "--metrics", "sigma_max", "--out", "taken"]) == 1
-    assert_one_line(capsys.readouterr().err, "taken")
+    assert main(["figure", "small", "--metrics", "sigma_max", "--out", out]) == 1
+    text = capsys.readouterr().err
+    assert_one_line(text, f"cannot write to '{out}'", "choose a folder that can be written")
+    assert "Errno" not in text
+
+
+def test_metrics_that_name_none_are_refused(home, capsys):
+    store_compact()
+    assert main(["figure", "small", "--metrics", ""]) == 2
+    assert_one_line(capsys.readouterr().err, "metric=''", "'sigma_max'")
+
+
+# ------------------------------------------------------------------------------------------ as a user's shell calls it
+
+FIGURE = ["figure", "random_labels", "--tier", "check", "--metrics", "sigma_max"]
+
+
+def shell(folder, *call, around=(), preexec=None, **environment):
+    """The command in a process of its own, in a folder, with other variables of the environment."""
+    return subprocess.run(
+        [*around, sys.executable, "-m", "dyniso", *call],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        preexec_fn=preexec,
+        env=os.environ | environment,
+    )
+
+
+def test_full_disk_leaves_no_part_of_a_figure(tmp_path):
+    import resource
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+
+    done = shell(tmp_path, *FIGURE, preexec=small_files)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert_one_line(done.stderr, "cannot write to 'figures'", "with room")
+    assert list((tmp_path / "figures").iterdir()) == []
+
+
+def test_figure_is_the_same_whatever_a_matplotlibrc_and_the_backend_say(tmp_path):
+    for name, rc, backend in (("plain", "", ""), ("own", "text.usetex: True\naxes.grid: True\n", "nonsense")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "matplotlibrc").write_text(rc)
+        done = shell(tmp_path / name, *FIGURE, MPLBACKEND=backend)
+        assert (done.returncode, done.stderr) == (0, "")
+    plain, own = (tmp_path / name / "figures" / "random_labels-check.png" for name in ("plain", "own"))
+    assert plain.read_bytes() == own.read_bytes()
+
+
+def test_output_that_is_closed_is_no_error(tmp_path):
+    closed = shell(tmp_path, "list", around=["sh", "-c", 'exec "$@" >&-', "sh"])
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_output_that_is_full_is_one_line_without_a_number(tmp_path):
+    full = shell(tmp_path, "list", around=["sh", "-c", 'exec "$@" >/dev/full', "sh"])
+    assert full.returncode == 1
+    assert full.stderr == "dyniso: the output cannot be written: No space left on device\n"
+
+
+def test_terminal_without_a_sign_for_a_letter_is_shown_its_number(tmp_path):
+    done = shell(tmp_path, *FIGURE, "--out", "é", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("\\xe9")
+    assert (tmp_path / "é" / "random_labels-check.png").stat().st_size > 0
+
+
+def test_user_without_a_home_is_told_what_is_there(tmp_path):
+    nobody = ["unshare", "--user", "--map-user=54321", "env", "-u", "HOME", "-u", "XDG_CACHE_HOME"]
+    if subprocess.run([*nobody, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody be a user without a home")
+    done = shell(tmp_path, "doctor", around=nobody)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "data mnist-small: " in done.stdout

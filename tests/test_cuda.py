@@ -20,8 +20,10 @@ from dyniso import (
     ntk_summary,
     orthogonalise,
     polar_factor,
+    report_model,
     singular_values,
     spectrum_summary,
+    trace_activations,
 )
 from dyniso.nets import cnn, mlp
 
@@ -64,8 +66,11 @@ CASES: dict[str, Callable[[str], Tensor]] = {
     "a Muon step's factor": lambda d: orthogonalise(W.to(d), "muon", 5),
     "kernel of an MLP": lambda d: empirical_ntk(net(d), X.to(d)),
     "kernel of a CNN": lambda d: empirical_ntk(cnn((3, 32, 32), 4, seed=0).to(d), IMAGES.to(d)),
+    "kernel by Jacobians": lambda d: empirical_ntk(net(d), X.to(d), method="jacobian"),
     "kernel's summary": lambda d: torch.stack(ntk_summary(empirical_ntk(net(d), X.to(d)))[1:]),
     "dormancy": lambda d: dormancy_score(hidden(d)),
+    "traced pass": lambda d: trace_activations(net(d), X.to(d))[1].by_unit(),
+    "report": lambda d: torch.tensor(report_model(net(d), X.to(d)).layers[1][2:8], device=d),
     "dead units": lambda d: dead_units(hidden(d)).double(),
     "AdamO": lambda d: trained(d, 1),
     "lazy AdamO": lambda d: trained(d, 5),

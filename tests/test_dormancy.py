@@ -17,6 +17,20 @@ from dyniso.dormancy import (
 from dyniso.nets import cnn, mlp
 
 
+class Bare(nn.Linear):
+    """A layer whose forward could do anything."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
+def recorded(call, x: torch.Tensor, model: nn.Module | None = None) -> list[torch.Tensor]:
+    """What the activations of a model put out in one call."""
+    with hidden_activations(call if model is None else model) as seen:
+        call(x)
+    return seen
+
+
 def test_scores_average_to_one_so_they_sum_to_the_width():
     h = torch.rand(20, 7, generator=torch.Generator().manual_seed(0))
     assert float(dormancy_score(h).sum()) == pytest.approx(7, rel=1e-5)
@@ -75,10 +89,78 @@ def test_hooks_leave_no_trace_and_see_stacked_runs():
 
 
 def test_convolution_channels_are_units_seen_at_every_position():
-    net = cnn((1, 8, 8), 3, channels=(4, 6))
+    net, x = cnn((1, 8, 8), 3, channels=(4, 6)), torch.randn(5, 1, 8, 8)
+    assert torch.equal(recorded(net, x)[0], units_last(net[:2](x)))
+    assert [h.shape for h in recorded(net, x)] == [(5 * 16, 4), (5 * 4, 6), (5, 128)]
+
+
+def test_every_activation_of_torch_is_read_not_a_hand_kept_few():
+    kinds = [nn.Mish, nn.ReLU6, nn.PReLU, nn.Hardswish, nn.SELU, nn.Softsign]
+    net = nn.Sequential(*[m for kind in kinds for m in (nn.Linear(4, 4), kind())])
+    x = torch.randn(5, 4)
+    assert len(recorded(net, x)) == 6
+    torch.testing.assert_close(recorded(net, x)[2], net[:6](x))
+
+
+def test_functional_activations_of_stacked_runs_are_read_under_vmap():
+    layers = [nn.Linear(4, 6) for _ in range(3)]
+    params, _ = stack_module_state(layers)
+
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 6)
+
+        def forward(self, x):
+            return self.layer(x).relu()
+
+    net, x = Around(), torch.randn(5, 4)
+
+    def activations(p):
+        with hidden_activations(net) as seen:
+            functional_call(net, {f"layer.{name}": value for name, value in p.items()}, (x,))
+        return seen
+
+    stacked = vmap(activations)(params)[0]
+    torch.testing.assert_close(stacked, torch.stack([layer(x).relu() for layer in layers]))
+
+
+def test_what_is_stored_does_not_change_with_a_later_operation_in_place():
+    net = nn.Sequential(nn.Linear(4, 6), nn.Sigmoid(), nn.Threshold(2.0, -1.0, inplace=True), nn.Linear(6, 2))
+    assert float(recorded(net, torch.ones(3, 4))[0].detach().min()) > 0
+
+
+def test_tokens_are_samples_and_the_last_axis_holds_the_units():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    with torch.no_grad():
+        (h,) = recorded(layer, torch.randn(3, 5, 8))
+    assert h.shape == (15, 16) and dormancy_score(h).shape == (16,)
+
+
+def test_signals_have_channels_as_units():
+    net = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU())
+    assert recorded(net, torch.randn(5, 2, 9))[0].shape == (5 * 7, 4)
+
+
+def test_compiled_and_shared_modules_are_read_at_every_call():
+    act, x = nn.ReLU(), torch.randn(5, 4)
+    net = nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), act)
+    expected = recorded(net, x)
+    assert len(expected) == 2
+    torch.testing.assert_close(recorded(torch.compile(net), x), expected)
+
+
+def test_gradients_flow_through_what_is_stored():
+    net = mlp(4, 2, 6, 1)
+    recorded(net, torch.randn(5, 4))[0].sum().backward()
+    assert net[1].weight.grad is not None
+
+
+def test_a_loss_in_the_block_is_no_activation_of_the_model():
+    net, x = mlp(4, 2, 6, 1), torch.randn(5, 4)
     with hidden_activations(net) as seen:
-        net(torch.randn(5, 1, 8, 8))
-    assert units_last(seen[0]).shape[-1] == 4 and units_last(seen[0]).shape[0] % 5 == 0
+        nn.functional.softplus(net(x)).sum()
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize(
@@ -87,7 +169,12 @@ def test_convolution_channels_are_units_seen_at_every_position():
         (lambda: dormancy_score(torch.ones(3)), r"\(3,\)"),
         (lambda: dormant_fraction(torch.ones(2, 2), tau=-0.1), "tau=-0.1"),
         (lambda: reactivated(torch.ones(2).bool(), torch.ones(3).bool()), r"\(2,\) and \(3,\)"),
+        (lambda: dead_units(torch.ones(3)), r"\(3,\)"),
+        (lambda: units_last(torch.ones(2, 3, 4)), r"\(2, 3, 4\).*flatten tokens to samples"),
         (lambda: hidden_activations(nn.Linear(2, 2)).__enter__(), "Linear holds no activation module"),
+        (lambda: recorded(Bare(2, 2), torch.ones(1, 2)), r"Bare showed no activation.*only the layers \[''\]"),
+        (lambda: recorded(mlp(2, 2).forward, torch.ones(1, 2), mlp(2, 2)), r"was not called; call it, not \.forward"),
+        (lambda: recorded(torch.jit.script(nn.ReLU()), torch.ones(2)), "is a ScriptModule"),
     ],
 )
 def test_bad_input_is_named_in_the_error(call, message):

@@ -88,6 +88,10 @@ VALUES = {  # call, and what it says
     "GroupSort": (lambda: dyniso.GroupSort(1), f"group=1; {WHOLE} 2"),
     "empirical_ntk chunk": (lambda: ntk(chunk=0), f"chunk=0; {WHOLE} 1"),
     "empirical_ntk empty": (lambda: ntk(torch.ones(0, 4)), "inputs has shape (0, 4); expected (n, ...)"),
+    "empirical_ntk outputs": (
+        lambda: dyniso.empirical_ntk(Pair(2, 2), EYE, method="jacobian"),
+        "the model's output is of type tuple; expected a tensor of shape (2, C)",
+    ),
     "plasticity shape": (lambda: dyniso.plasticity(torch.ones(2, 3), 1), "theta has shape (2, 3); expected"),
     "plasticity steps": (lambda: dyniso.plasticity(EYE, 0), "steps=0; it must be integers of at least 1"),
     "plasticity size": (lambda: dyniso.plasticity(EYE, 1, -1.0), "step_size=-1.0; it must be positive"),
@@ -115,11 +119,6 @@ TYPES = {  # call, what came, and what to write
     "orthogonal": (lambda: dyniso.orthogonal(EYE), "Tensor", "a layer with a weight"),
     "empirical_ntk model": (lambda: dyniso.empirical_ntk(EYE, EYE), "Tensor", "empirical_ntk(model, x)"),
     "empirical_ntk inputs": (lambda: ntk([[1.0] * 4]), "list", "a tensor of shape (n, ...)"),
-    "empirical_ntk outputs": (
-        lambda: dyniso.empirical_ntk(Pair(2, 2), EYE, method="jacobian"),
-        "tuple",
-        "a tensor of shape (2, C)",
-    ),
     "plasticity": (lambda: dyniso.plasticity([[1.0]], 1), "list", "empirical_ntk(model, x)"),
     "dormant_fraction": (lambda: dyniso.dormant_fraction([[1.0]]), "list", "(..., samples, units)"),
     "hidden_activations": (lambda: dyniso.hidden_activations(EYE).__enter__(), "Tensor", "a module"),

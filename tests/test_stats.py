@@ -5,8 +5,10 @@ import pytest
 
 from dyniso.stats import (
     bootstrap_interval,
+    estimate,
     iqm,
     mean,
+    mean_ranks,
     paired_difference,
     paired_improvement,
     probability_of_improvement,
@@ -105,6 +107,83 @@ def test_diverged_seed_leaves_no_interval_and_no_warning():
 def test_interval_that_cannot_be_is_an_error_naming_the_value(values, options, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(values, np.random.default_rng(0), **options)
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 1, 2, INF], 1.5),
+        ([-INF, 1, 2, INF], 1.5),
+        ([-INF, 0.0, 1.0, 50.0, 60.0, 2.0, 3.0, INF], (1 + 2 + 3 + 50) / 4),
+        ([0.0, INF, INF, INF], INF),
+        ([0.0, 1.0, INF], INF),  # the last of three counts for a quarter
+        ([INF], INF),
+        ([-INF, INF], np.nan),
+        ([0.0, 1.0, 2.0, np.nan], np.nan),  # sorted, it lies where nothing counts
+        ([1, 3], 2.0),
+    ],
+)
+def test_infinite_value_outside_the_middle_half_leaves_the_iqm_as_it_is(values, expected):
+    np.testing.assert_allclose(iqm(values), expected)
+    np.testing.assert_allclose(iqm([values, values]), [expected] * 2)
+
+
+def test_interval_of_runs_that_diverged_is_infinite_where_they_reach_it_and_no_warning():
+    low, high = bootstrap_interval([0.0, 1.0, 2.0, INF], 0, iqm)
+    assert 0 <= low < 1.5 and high == INF
+    assert [float(end) for end in bootstrap_interval([INF, INF], 0)] == [INF, INF]
+    assert np.isnan(bootstrap_interval([-INF, INF], 0)).all()
+    low, high = stratified_bootstrap_interval([[1.0, 1.0], [INF, 2.0]], 0, mean)
+    assert (low, high) == (1.5, INF)
+
+
+def test_interval_of_finite_values_is_the_percentile_of_the_resampled_statistic():
+    values, picks = normal(9), rng(3).integers(9, size=(500, 9))
+    expected = np.percentile(values[picks].mean(-1), [2.5, 97.5])
+    np.testing.assert_allclose(bootstrap_interval(values, 3, draws=500), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("of_lists", "of_arrays"),
+    [
+        (lambda: bootstrap_interval([0.1, 0.2], 3), lambda: bootstrap_interval(np.array([0.1, 0.2]), rng(3))),
+        (lambda: bootstrap_interval([1, 2], np.int64(3)), lambda: bootstrap_interval(np.array([1.0, 2.0]), rng(3))),
+        (
+            lambda: stratified_bootstrap_interval([[1, 2], [3, 5]], 3),
+            lambda: stratified_bootstrap_interval(np.array([[1.0, 2.0], [3.0, 5.0]]), rng(3)),
+        ),
+        (lambda: paired_difference([1, 4], [0, 1], 3), lambda: paired_difference(np.array([1, 4]), [0, 1], rng(3))),
+        (lambda: paired_improvement([1, 4], (2, 3)), lambda: 0.5),
+        (lambda: probability_of_improvement([[1, 4]], [[2, 3]]), lambda: 0.5),
+        (lambda: wins([1, 4], 2), lambda: [0.0, 1.0]),
+        (lambda: mean([[1, 4]]), lambda: [2.5]),
+        (lambda: mean_ranks([3, 1, 3]), lambda: [2.5, 1.0, 2.5]),
+        (lambda: estimate([1, 2, 6]), lambda: estimate(np.array([1.0, 2.0, 6.0]))),
+    ],
+)
+def test_lists_whole_numbers_and_seeds_give_what_arrays_and_generators_give(of_lists, of_arrays):
+    np.testing.assert_array_equal(of_lists(), of_arrays())
+
+
+@pytest.mark.parametrize("generator", [None, -1, 0.5, "0", True, np.random.RandomState(0), np.random.random])
+def test_what_is_neither_generator_nor_seed_is_an_error_that_says_so(generator):
+    with pytest.raises(ValueError, match=r"generator=.*a seed, a whole number from 0"):
+        bootstrap_interval([0.1, 0.2], generator)
+
+
+@pytest.mark.parametrize("statistic", [mean, iqm, estimate])
+@pytest.mark.parametrize("values", [[], [[], []], 1.0])
+def test_statistic_of_no_seeds_is_an_error_and_no_nan(statistic, values):
+    with pytest.raises(ValueError, match=r"values has shape \(.*\); expected \(..., seeds\), at least one seed"):
+        statistic(values)
+
+
+def test_difference_of_two_runs_that_diverged_is_nan_without_a_warning():
+    assert np.isnan(paired_difference([INF, 1.0], [INF, 0.0], 0)).all()
+    assert wins([INF], [INF]).tolist() == [0.5]
 
 
 # ---------------------------------------------------------------------------------------------------- strata

@@ -16,7 +16,6 @@ from observing import with_observations
 from parameters import Value
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
-KERNEL_ENV = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 START_TIMEOUT_S = 180  # a kernel starts in 1 s; this much on a busy machine
 
 
@@ -65,17 +64,19 @@ def execute(job: Job) -> None:
         if stopped and (job.for_book or nb is None):
             raise NotebookFailed(stopped)
         tidy(nb, job)
-        save(nb, job, scratch)
+        try:
+            save(nb, job, scratch)
+        except OSError as error:
+            raise NotebookFailed(f"{job.source.stem}: cannot save {job.out}: {error.strerror}") from error
     if stopped:
         raise NotebookFailed(f"{stopped}\nsaved what ran in {job.out}")
 
 
 def executed(job: Job, scratch: Path) -> tuple[Any, str]:
     """The notebook as far as it ran (None if not at all), and the line that stopped it, or ""."""
-    import nbformat
     import papermill
     from jupyter_client.manager import AsyncKernelManager
-    from kernel_sockets import over_sockets
+    from kernels import own_kernels
     from papermill.exceptions import PapermillExecutionError
 
     partial = scratch / "partial.ipynb"
@@ -83,23 +84,40 @@ def executed(job: Job, scratch: Path) -> tuple[Any, str]:
     options["extra_arguments"] = ["--IPKernelApp.log_level=CRITICAL"]  # it warns of local TCP, and of its own end
     with environ(kernel_environment(scratch)):
         try:
-            manager = over_sockets(AsyncKernelManager)
-            options |= {"parameters": dict(job.parameters), "kernel_manager_class": manager}
+            options |= {"parameters": dict(job.parameters), "kernel_manager_class": own_kernels(AsyncKernelManager)}
             return papermill.execute_notebook(load(job.source), str(partial), **options), ""
         except PapermillExecutionError as error:
             first = next((line for line in error.source.splitlines() if line.strip()), "")
             stopped = f"cell {error.cell_index} (`{first}`): {error.ename}: {one_line(error.evalue)}"
+        except KeyboardInterrupt:
+            stopped = "interrupted"
         except Exception as error:
             stopped = f"{type(error).__name__}: {one_line(str(error))}"
-    return nbformat.read(partial, 4) if partial.exists() else None, f"{job.source.stem}: {stopped}"
+    return saved_by_papermill(partial), f"{job.source.stem}: {stopped}"
+
+
+def saved_by_papermill(partial: Path) -> Any:
+    """The notebook as papermill saved it after the last cell that ended; None where it could not."""
+    import nbformat
+
+    try:
+        return nbformat.read(partial, 4)
+    except (OSError, ValueError):
+        return None
 
 
 def kernel_environment(scratch: Path) -> dict[str, str]:
-    """What a kernel sees: where figures' points and the list of what it reads go, and the caller's folder of runs."""
+    """Where a kernel puts figures' points and the list of what it reads, and the caller's folders."""
     from dyniso.study.store import runs_folder
 
-    places = {"DYNISO_FIGURES": scratch / "figures", "DYNISO_READS": scratch / "reads.txt"}
-    return KERNEL_ENV | {name: str(path.absolute()) for name, path in (places | {"DYNISO_RUNS": runs_folder()}).items()}
+    places = {
+        "DYNISO_FIGURES": scratch / "figures",
+        "DYNISO_READS": scratch / "reads.txt",
+        "DYNISO_RUNS": runs_folder(),
+    }
+    if os.environ.get("DYNISO_DATA"):
+        places["DYNISO_DATA"] = Path(os.environ["DYNISO_DATA"]).expanduser()
+    return {name: str(path.absolute()) for name, path in places.items()}
 
 
 def save(nb: Any, job: Job, scratch: Path) -> None:
@@ -167,7 +185,8 @@ def tidy(nb: Any, job: Job) -> None:
             try:
                 lift_figure(cell, job.figures.name)
             except ValueError as error:
-                raise NotebookFailed(f"{job.source.stem}: cell {index}: {error}") from None
+                if job.for_book:  # elsewhere a reader sees both displays
+                    raise NotebookFailed(f"{job.source.stem}: cell {index}: {error}") from None
     if job.for_book:
         nb.cells = list(with_observations(nb.cells))
 

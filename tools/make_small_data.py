@@ -23,9 +23,10 @@ STEMS["test"] = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 def idx_gz(array: NDArray[np.uint8]) -> bytes:
-    """Encode an array of bytes as IDX, compressed: the inverse of `dyniso.study.data.idx_array` after gunzip.
+    """Encode an array of bytes as IDX, compressed: the inverse of `dyniso.study.containers.idx_array` after gunzip.
 
-    >>> data.idx_array(gzip.decompress(idx_gz(np.array([7, 2], np.uint8)))).tolist()
+    >>> from dyniso.study import containers
+    >>> containers.idx_array(gzip.decompress(idx_gz(np.array([7, 2], np.uint8)))).tolist()
     [7, 2]
     """
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)

@@ -27,6 +27,7 @@ import json
 import multiprocessing
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -41,13 +42,14 @@ if str(TOOLS) not in sys.path:  # where this file is loaded by its path
     sys.path.insert(0, str(TOOLS))
 
 import execution  # noqa: E402
+import kernels  # noqa: E402
 import observing  # noqa: E402
 import parameters  # noqa: E402
 from execution import Job, NotebookFailed, saved_facts, sha256  # noqa: E402
 from parameters import UsageError, Value  # noqa: E402
 
 READS = re.compile(r"^# reads:(.*)$", re.MULTILINE)
-MAKERS = (execution, observing, parameters)  # modules below tools/ that decide what a page says
+MAKERS = (execution, kernels, observing, parameters)  # modules below tools/ that decide what a page says
 NO_CODE = ("dyniso",)  # the front door: names and a version
 
 
@@ -233,13 +235,15 @@ def shared_figures(project: Project, sources: Sequence[Path]) -> list[str]:
 
 def run(project: Project, source: Path, given: Mapping[str, Value], out: Path | None) -> int:
     """Execute one chapter with other parameters into a file outside the book. Returns the exit status."""
-    if not source.exists():
+    if source.suffix != ".py" or not source.is_file():
         known = [path.name for path in project.sources()]
-        raise UsageError(f"no file {source}{suggestion(source.name, known)}")
+        raise UsageError(f"no chapter {source}; expected a file that ends in .py{suggestion(source.name, known)}")
     target = output(project, source, out)
     check_parameters_cell(source)
+    chapter = job(project, source.resolve(), given, target)
+    require_place(chapter)
     try:
-        execution.execute(job(project, source.resolve(), given, target))
+        execution.execute(chapter)
     except NotebookFailed as error:
         told([str(error)])
         return 1
@@ -248,14 +252,29 @@ def run(project: Project, source: Path, given: Mapping[str, Value], out: Path | 
 
 
 def output(project: Project, source: Path, out: Path | None) -> Path:
-    """Where `run` writes: build/run by default, into a folder that is named; UsageError for what is no notebook."""
+    """Where `run` writes: build/run by default, into a folder that is named; UsageError for what is no place for it."""
     if out is None:
         return project.root / "build" / "run" / f"{source.stem}.ipynb"
-    if out.is_dir():
-        return out / f"{source.stem}.ipynb"
-    if out.suffix != ".ipynb":
+    target = out / f"{source.stem}.ipynb" if out.is_dir() else out
+    if {target.suffix, target.resolve().suffix} != {".ipynb"}:
         raise UsageError(f"-o {out}; expected a folder that exists, or a file that ends in .ipynb")
-    return out
+    if any(target.exists() and target.samefile(one) for one in [source, *project.sources()]):
+        raise UsageError(f"-o {out} is the source of a chapter; expected another file")
+    if target.resolve().is_relative_to(project.out.resolve()):
+        raise UsageError(f"-o {out} is a page of the book, made by `build`; expected a place outside {project.out}")
+    return target
+
+
+def require_place(chapter: Job) -> None:
+    """UsageError, before anything runs, where the notebook or the folder of its figures cannot be written."""
+    folder = chapter.out.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=folder, prefix=".running-").cleanup()
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}; expected a folder that can be written") from None
+    if chapter.out.is_dir() or (chapter.figures.exists() and not chapter.figures.is_dir()):
+        raise UsageError(f"{chapter.out} or {chapter.figures.name} beside it is in the way; choose another -o")
 
 
 def check(project: Project, names: Sequence[str]) -> int:
@@ -294,6 +313,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"notebooks.py: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"notebooks.py: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 from ..checks import require, require_range
 from ..polar import newton_schulz
-from .attached import Attached, Baseline, require_positive
+from .attached import Attached
+from .base import Baseline, require_positive
 
 
 @dataclass(frozen=True)
@@ -20,20 +23,20 @@ class Reset(Baseline, name="reset"):
 
     layers: str = "head"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require("Reset.layers", self.layers, ("head", "all"))
 
     @property
     def renews(self) -> bool:
         return self.layers == "all"
 
+    @property
+    def acts_on(self) -> str:
+        return self.layers
+
     def new_task(self, net: Attached) -> None:
-        for layer in net.layers if self.layers == "all" else net.layers[-1:]:
-            for p in (layer.weight, layer.bias):
-                if p is not None:
-                    p.copy_(net.fresh(p))
-                    for value in net.moments(p):
-                        value.zero_()
+        for p in net.parameters(net.layers if self.layers == "all" else net.heads):
+            net.replace(p, net.fresh(p))
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,15 @@ class ShrinkPerturb(Baseline, name="shrink_perturb"):
     scaled_by_lr: bool = False
     clear_moments: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_range("ShrinkPerturb.shrink", self.shrink, 0, 1, kind=float)
         require_positive(self, "perturb")
         require("ShrinkPerturb.draw", self.draw, ("fresh", "initial", "noise"))
         require("ShrinkPerturb.when", self.when, ("task", "step"))
+
+    @property
+    def acts_on(self) -> str:
+        return "all"
 
     def start(self, net: Attached) -> None:
         if self.scaled_by_lr:
@@ -78,11 +85,12 @@ class ShrinkPerturb(Baseline, name="shrink_perturb"):
 
     def apply(self, net: Attached) -> None:
         rate = net.learning_rate() if self.scaled_by_lr else 1.0
+        kept = 1 - rate * (1 - self.shrink)
+        change = net.replace if self.clear_moments and self.when == "task" else net.rewrite
         for p in net.parameters():
             draw = {"fresh": net.fresh, "initial": lambda q: net.initial[id(q)], "noise": net.normal}[self.draw](p)
-            p.mul_(1 - rate * (1 - self.shrink)).add_(draw, alpha=rate * self.perturb)
-            for value in net.moments(p) if self.clear_moments and self.when == "task" else []:
-                value.zero_()
+            rest = p * kept if kept else torch.zeros_like(p)  # of a weight that is infinite, nothing is left either
+            change(p, torch.add(rest, draw, alpha=rate * self.perturb))
 
 
 SHRINK_PERTURB = {
@@ -108,7 +116,7 @@ class FIRE(Baseline, name="fire"):
     steps: int = 10
     fan_scaled: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_range("FIRE.steps", self.steps, 1)
 
     def new_task(self, net: Attached) -> None:
@@ -117,4 +125,4 @@ class FIRE(Baseline, name="fire"):
             W = layer.weight if taps is None else taps.movedim(-1, net.batch_dims)
             scale = math.sqrt(W.shape[-2] / W.shape[-1]) if self.fan_scaled else 1.0
             Q = newton_schulz(W, self.steps) * scale / (1 if taps is None else taps.shape[-1])
-            layer.weight.copy_(Q if taps is None else Q.movedim(net.batch_dims, -1).reshape(layer.weight.shape))
+            net.rewrite(layer.weight, Q if taps is None else Q.movedim(net.batch_dims, -1).reshape(layer.weight.shape))

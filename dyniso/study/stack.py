@@ -6,6 +6,7 @@ import copy
 import functools
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,8 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.utils import parametrize
 
 from .. import baselines
-from ..dormancy import ACTIVATION_TYPES, units_last
+from ..activations import ACTIVATION_TYPES
+from ..dormancy import units_last
 from ..isometry import as_matrix
 from ..optim import isometry_groups
 from .specs import Method
@@ -126,7 +128,19 @@ class Stack:
     def attach(self, baseline: baselines.Baseline, optimizer: Any, seeds: Sequence[int]) -> baselines.Attached:
         """A method at work on the stacked parameters, with one seed a run for its own draws."""
         elementwise = baselines.is_elementwise(self.template)
-        return baselines.Attached(baseline, self.linear_maps(), optimizer, self, seeds, 1, elementwise)
+        maps, units = self.linear_maps(), self.units() if elementwise else None
+        return baselines.Attached(baseline, maps, optimizer, self, seeds, 1, elementwise, units)
+
+    def units(self) -> list[baselines.Units]:
+        """The units between each linear map and the next, with the scales and shifts of norms in between."""
+        found = [baselines.Units(layer, (reader,)) for layer, reader in pairwise(self.linear_maps())]
+        index = -1
+        for name, layer in self.template.named_children():
+            index += isinstance(layer, WEIGHTED)
+            if isinstance(layer, nn.LayerNorm) and layer.elementwise_affine and 0 <= index < len(found):
+                scale, shift = self.params[f"{name}.weight"], self.params.get(f"{name}.bias")
+                found[index] = found[index]._replace(scales=(scale,), shifts=() if shift is None else (shift,))
+        return found
 
 
 def apply_stacked(layer: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -136,7 +150,9 @@ def apply_stacked(layer: nn.Module, params: dict[str, Tensor], x: Tensor) -> Ten
         return (torch.baddbmm(params["bias"][..., None], W, x.mT) if "bias" in params else W @ x.mT).mT
     if isinstance(layer, nn.Conv2d) and "weight" in params and layer.padding_mode == "zeros":
         return convolve(layer, x, params["weight"], params.get("bias"), in_groups=x.is_cuda)
-    if isinstance(layer, ACTIVATION_TYPES) and not params:
+    dim = getattr(layer, "dim", -1)
+    counts_from_the_end = dim is not None and dim < 0  # otherwise the axis of runs would shift it
+    if isinstance(layer, ACTIVATION_TYPES) and not params and counts_from_the_end:
         return layer(x)
     return vmap(lambda p, h: functional_call(layer, p, (h,)))(params, x)
 

@@ -34,7 +34,17 @@ def generator(purpose: int, seed: int, *index: int) -> np.random.Generator:
     return np.random.default_rng([purpose, seed, *index])
 
 
-def make_task(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int) -> Task:
+class Data(NamedTuple):
+    """What the tasks of a stream are drawn from."""
+
+    labels: np.ndarray  # (n,): true labels of all images, int64, or float32 targets
+    pixels: int  # length of one flattened image
+    classes: int  # of the data set, also where `labels` lacks one
+
+
+def make_task(
+    stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int, classes: int | None = None
+) -> Task:
     """Draw one task of a stream; what each kind is stands at its function in `KINDS`.
 
     Args:
@@ -43,13 +53,16 @@ def make_task(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: 
         task: 0 .. stream.tasks - 1.
         labels: true labels of all images, shape (n,).
         pixels: length of one flattened image, e.g. 784.
+        classes: of the data set; None is the largest label and one.
     Raises:
         ValueError: a kind that is not in `KINDS`, a task outside the stream, or more samples or classes asked for than
             there are.
     """
     require("stream.kind", stream.kind, KINDS)
     require_range("task", task, 0, stream.tasks - 1)
-    return KINDS[stream.kind](stream, seed, task, labels, pixels)
+    if classes is None:
+        classes = int(np.max(labels, initial=-1)) + 1
+    return KINDS[stream.kind](stream, seed, task, Data(labels, pixels, classes))
 
 
 def images_of(stream: Stream, labels: np.ndarray, *draw: int) -> np.ndarray:
@@ -59,77 +72,86 @@ def images_of(stream: Stream, labels: np.ndarray, *draw: int) -> np.ndarray:
     return generator(ROWS, *draw).permutation(len(labels))[: stream.samples]
 
 
-def random_labels(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int) -> Task:
-    """The same images throughout a seed, labels uniform over ten classes and fresh each task.
+def drawn_classes(stream: Stream, data: Data) -> int:
+    """How many classes labels are drawn from: what the stream says, or as many as the data set has."""
+    return stream.classes or data.classes
+
+
+def random_labels(stream: Stream, seed: int, task: int, data: Data) -> Task:
+    """The same images throughout a seed, labels uniform over all classes and fresh each task.
 
     Source: Zhang et al. 2016.
     """
-    rows = images_of(stream, labels, seed)
-    return Task(rows, generator(LABELS, seed, task).integers(10, size=stream.samples), None)
+    rows = images_of(stream, data.labels, seed)
+    return Task(rows, generator(LABELS, seed, task).integers(drawn_classes(stream, data), size=stream.samples), None)
 
 
-def drifting_labels(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int) -> Task:
+def drifting_labels(stream: Stream, seed: int, task: int, data: Data) -> Task:
     """The same images throughout a seed; from task to task a share `DRIFT` of them, drawn anew, gets a new label.
 
     Between two tasks little changes and over many everything does: random_labels without sharp boundaries. The label
     that is drawn may be the one that was there. Source: ours.
     """
-    rows = images_of(stream, labels, seed)
-    now = generator(LABELS, seed, 0).integers(10, size=stream.samples)
+    rows = images_of(stream, data.labels, seed)
+    classes = drawn_classes(stream, data)
+    now = generator(LABELS, seed, 0).integers(classes, size=stream.samples)
     for step in range(1, task + 1):
         draw = generator(LABELS, seed, step)
         changed = draw.random(stream.samples) < DRIFT
-        now = np.where(changed, draw.integers(10, size=stream.samples), now)
+        now = np.where(changed, draw.integers(classes, size=stream.samples), now)
     return Task(rows, now, None)
 
 
-def shuffled_labels(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int) -> Task:
+def shuffled_labels(stream: Stream, seed: int, task: int, data: Data) -> Task:
     """The same images throughout a seed, their true labels dealt out among them anew each task.
 
     Source: Kumar et al. 2023.
     """
-    rows = images_of(stream, labels, seed)
-    return Task(rows, generator(LABELS, seed, task).permutation(labels[rows]), None)
+    rows = images_of(stream, data.labels, seed)
+    return Task(rows, generator(LABELS, seed, task).permutation(data.labels[rows]), None)
 
 
-def permuted_pixels(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int) -> Task:
+def permuted_pixels(stream: Stream, seed: int, task: int, data: Data) -> Task:
     """Fresh images each task under a fresh permutation of all pixels, with their true labels.
 
     Task 0 keeps the original order. Source: Goodfellow et al. 2013, Kumar et al. 2023.
     """
-    rows = images_of(stream, labels, seed, task)
-    permutation = np.arange(pixels) if task == 0 else generator(PERMUTATION, seed, task).permutation(pixels)
-    return Task(rows, labels[rows], permutation)
+    rows = images_of(stream, data.labels, seed, task)
+    permutation = np.arange(data.pixels) if task == 0 else generator(PERMUTATION, seed, task).permutation(data.pixels)
+    return Task(rows, data.labels[rows], permutation)
 
 
-def shuffled_classes(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int) -> Task:
+def shuffled_classes(stream: Stream, seed: int, task: int, data: Data) -> Task:
     """The same images throughout a seed; each task renames the classes by a permutation, task 0 keeps the names.
 
     Source: Elsayed & Mahmood 2024.
     """
-    rows = images_of(stream, labels, seed)
-    names = np.arange(labels.max() + 1)
+    rows = images_of(stream, data.labels, seed)
+    names = np.arange(data.classes)
     names = names if task == 0 else generator(CLASSES, seed, task).permutation(names)
-    return Task(rows, names[labels[rows]], None)
+    return Task(rows, names[data.labels[rows]], None)
 
 
-def class_pairs(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int) -> Task:
+def class_pairs(stream: Stream, seed: int, task: int, data: Data) -> Task:
     """Images of two classes that no other task of this seed has, named 0 and 1.
 
     Source: Dohare et al. 2024.
     """
-    classes = int(labels.max()) + 1
+    classes = data.classes
     if 2 * stream.tasks > classes:
         raise ValueError(f"stream.tasks={stream.tasks}; {stream.dataset} has {classes} classes, {classes // 2} pairs")
+    counts = np.bincount(data.labels, minlength=classes)
+    rarest = np.argsort(counts, kind="stable")[:2]  # of any pair, so that no seed fails after training has begun
+    if stream.samples > counts[rarest].sum():
+        only = f"classes {rarest.tolist()} have only {counts[rarest].sum()} images"
+        raise ValueError(f"stream.samples={stream.samples}; {only}")
     pair = generator(CLASSES, seed).permutation(classes)[2 * task : 2 * task + 2]
-    candidates = np.flatnonzero(np.isin(labels, pair))
-    if stream.samples > len(candidates):
-        raise ValueError(f"stream.samples={stream.samples}; classes {pair.tolist()} have only {len(candidates)} images")
+    candidates = np.flatnonzero(np.isin(data.labels, pair))
     rows = generator(ROWS, seed, task).permutation(candidates)[: stream.samples]
-    return Task(rows, (labels[rows] == pair[1]).astype(np.int64), None)
+    return Task(rows, (data.labels[rows] == pair[1]).astype(np.int64), None)
 
 
-def slow_regression(stream: Stream, seed: int, task: int, labels: np.ndarray, pixels: int) -> Task:
+def slow_regression(stream: Stream, seed: int, task: int, data: Data) -> Task:
     """Bits, most of them fixed within a task, and the output of a fixed net of threshold units on them.
 
     Source: Dohare et al. 2024; see `slow_bits` and `slow_target`.
@@ -139,7 +161,7 @@ def slow_regression(stream: Stream, seed: int, task: int, labels: np.ndarray, pi
 
 
 # Every kind that a spec may name; the allowed names are read from the keys, so they stand as literals.
-KINDS: dict[str, Callable[[Stream, int, int, np.ndarray, int], Task]] = {
+KINDS: dict[str, Callable[[Stream, int, int, Data], Task]] = {
     "random_labels": random_labels,
     "drifting_labels": drifting_labels,
     "shuffled_labels": shuffled_labels,
@@ -148,12 +170,9 @@ KINDS: dict[str, Callable[[Stream, int, int, np.ndarray, int], Task]] = {
     "class_pairs": class_pairs,
     "slow_regression": slow_regression,
 }
-OUTPUTS = {
-    "random_labels": 10,
-    "drifting_labels": 10,
-    "class_pairs": 2,
-    "slow_regression": 1,
-}  # of a net; the other kinds: one a class
+OUTPUTS = {"class_pairs": 2, "slow_regression": 1}  # of a net; the other kinds: one a class
+LABELS_DRAWN = ("random_labels", "drifting_labels")  # from as many classes as the stream says, or the data set has
+REAL_TARGETS = ("shuffled_labels", "permuted_pixels")  # only move true labels about: real numbers do as well
 
 
 def slow_bits(samples: int, seed: int, task: int) -> np.ndarray:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import Images, load
-from .specs import BITS, Experiment, Stream
+from ..checks import require, require_that
+from .data import Images, content_of, load
+from .specs import BITS, SCALES, Experiment, Stream
 from .streams import FEATURES, batch_order, from_new_task, make_task
 
 
@@ -29,15 +30,19 @@ def standardise(images: Images, pool: int | None = None, scale: str | None = Non
         scale: "standard" (also None): zero mean and unit variance over all pixels of the set; "symmetric": from the
             pixel values 0 .. 255 to -1 .. 1.
     Raises:
-        ValueError: a pool that does not divide height and width.
+        ValueError: a pool that does not divide height and width, or "symmetric" for pixels that are not uint8.
     """
-    x = torch.from_numpy(images.x).float()
+    require("scale", scale, (None, *SCALES))
+    symmetric = scale == "symmetric"
+    require_that(not symmetric or images.x.dtype == np.uint8, "stream.scale", scale, "'standard' for pixels not uint8")
+    x = torch.from_numpy(images.x)
+    x = x.double() if x.is_floating_point() else x.float()  # a user's own pixels may lie far from zero
     if pool:
         if x.shape[-2] % pool or x.shape[-1] % pool:
             raise ValueError(f"stream.pool={pool}; it must divide the images of {images.name}, {tuple(x.shape[-2:])}")
         x = torch.nn.functional.avg_pool2d(x, pool)
     x = x.flatten(1)
-    return x / 127.5 - 1 if scale == "symmetric" else (x - x.mean()) / x.std()
+    return x / 127.5 - 1 if symmetric else ((x - x.mean()) / x.std()).float()
 
 
 def inputs_of(stream: Stream, images: Images | None) -> tuple[Tensor, np.ndarray, tuple[int, ...]]:
@@ -61,19 +66,26 @@ class Source(NamedTuple):
     labels: np.ndarray  # (n,) true labels, on the host
     shape: tuple[int, ...]  # of one sample: (features,) or (channels, height, width)
     outputs: int  # of a net on this stream
+    classes: int | None = None  # of the data set; None: as many as `labels` has
 
 
 def load_source(stream: Stream, device: torch.device) -> Source:
     """Read what a stream needs, and check that it fits, before any training.
 
     Raises:
-        ValueError: more images or classes asked for than the data set has, or a pool that does not divide an image.
+        ValueError: more images or classes asked for than the data set has, a pool that does not divide an image, or
+            arrays that are not those that the stream was made for.
         DataError: the data set is not there and cannot be fetched.
     """
     images = None if stream.dataset == BITS else load(stream.dataset)
+    if stream.content != content_of(stream.dataset):
+        raise ValueError(
+            f"{stream.dataset!r} stands for other arrays since this stream was made; make the stream again"
+        )
     inputs, labels, shape = inputs_of(stream, images)
-    make_task(stream, 0, stream.tasks - 1, labels, inputs.shape[1])
-    return Source(inputs.to(device), labels, shape, stream.outputs(images.classes if images else 0))
+    classes = images.classes if images else 0
+    make_task(stream, 0, stream.tasks - 1, labels, inputs.shape[1], classes)
+    return Source(inputs.to(device), labels, shape, stream.outputs(classes), classes)
 
 
 class TaskData(NamedTuple):
@@ -107,7 +119,8 @@ class TaskData(NamedTuple):
 def load_task(experiment: Experiment, seeds: Sequence[int], task: int, source: Source) -> TaskData:
     """Draw one task for each run's seed and move it to the source's device."""
     stream, device = experiment.stream, source.inputs.device
-    drawn = {seed: make_task(stream, seed, task, source.labels, source.inputs.shape[1]) for seed in set(seeds)}
+    pixels = source.inputs.shape[1]
+    drawn = {seed: make_task(stream, seed, task, source.labels, pixels, source.classes) for seed in set(seeds)}
 
     def stacked(name: str) -> Tensor:
         return torch.stack([torch.from_numpy(getattr(drawn[seed], name)) for seed in seeds]).to(device)

@@ -38,7 +38,7 @@ def isometric_net(
         layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=torch.float64)
         drawn = torch.randn(outputs, inputs, generator=generator).double()
         layer.weight.data, layer.bias.data = polar_factor(drawn), torch.zeros(outputs, dtype=torch.float64)
-        layers += [layer, activation(name).double()]
+        layers += [layer, activation(name, dim=-1).double()]
     if head is not None:
         layer.weight.data = head
     return nn.Sequential(*layers[:-1])
@@ -149,5 +149,5 @@ def likeness_over_depth(
         cosine = float((K.sum((-2, -1)) - samples).mean()) / (samples * (samples - 1))
         sigma = singular_values(K)
         found.append(Likeness(layers, cosine, float((sigma[:, 0] / sigma[:, -1]).median())))
-        h = GroupSort(group)(h @ polar_factor(draw(draws, width, width)).mT)
+        h = GroupSort(group, dim=-1)(h @ polar_factor(draw(draws, width, width)).mT)
     return found

@@ -22,7 +22,7 @@ import numpy as np
 import pooch
 import pytest
 
-from dyniso.study import data
+from dyniso.study import containers, data
 from dyniso.study.data import DataError, load
 
 EMBEDDED = {"mnist-small": (8000, 2000), "fashion-mnist-small": (4000, 1000)}
@@ -30,11 +30,16 @@ FULL = {"mnist": (60000, 10000), "fashion-mnist": (60000, 10000), "cifar10": (50
 STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 SMALL = data.data_root() / "mnist-small"
 RETRIEVE = pooch.retrieve
+USER_CACHE = data._user_cache
 Manifest = dict[str, dict]
 
 
 def nothing_is_fetched(*args: object, **kwargs: object) -> str:
     raise ConnectionError("this test has no network")
+
+
+def no_home(project: str) -> str:
+    raise RuntimeError("could not determine the home directory")
 
 
 @pytest.fixture
@@ -214,7 +219,7 @@ def records(label_bytes: int) -> tuple[bytes, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("label_bytes", [1, 2])
 def test_cifar_records_give_pixels_and_the_fine_label(label_bytes: int) -> None:
     content, pixels, labels = records(label_bytes)
-    x, y = data.cifar_records(content, label_bytes)
+    x, y = containers.cifar_records(content, label_bytes)
     assert np.array_equal(x, pixels)
     assert np.array_equal(y, labels)
 
@@ -224,7 +229,7 @@ def test_cifar_sheet_has_one_image_a_row() -> None:
     _, pixels, _ = records(1)
     packed = io.BytesIO()
     image.fromarray(pixels.transpose(0, 2, 3, 1).reshape(3, 1024, 3)).save(packed, "PNG")
-    assert np.array_equal(data.cifar_sheet(packed.getvalue()), pixels)
+    assert np.array_equal(containers.cifar_sheet(packed.getvalue()), pixels)
 
 
 def test_cifar100_order_does_not_depend_on_the_order_of_the_source(stage: Manifest, tmp_path: Path) -> None:
@@ -244,13 +249,32 @@ def test_cifar100_order_does_not_depend_on_the_order_of_the_source(stage: Manife
     ("arguments", "message"),
     [
         (("mnits",), r"name='mnits'; allowed are 'mnist-small', .* did you mean 'mnist'\?"),
-        (("",), r"name=''; allowed are 'mnist-small', [^;]*$"),
+        (("",), r"name=''; allowed are 'mnist-small', [^;]*; `register` adds arrays of your own$"),
         (("cifar10", "validation"), r"split='validation'; allowed are 'train', 'test'"),
     ],
 )
 def test_unknown_name_or_split_is_answered_with_what_is_known(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load(*arguments)
+
+
+def test_user_without_a_home_loads_what_is_in_the_chosen_folder(
+    stage: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "_user_cache", USER_CACHE)
+    monkeypatch.setattr(pooch, "os_cache", no_home)
+    shutil.copytree(SMALL, tmp_path / "here/mnist")
+    assert len(load("mnist", "test")) == 2000
+    assert dict(data.available())["cifar10"] is None
+    monkeypatch.delenv("DYNISO_DATA")
+    with pytest.raises(DataError, match="you have no home to keep it in; set DYNISO_DATA"):
+        load("mnist", "test")
+
+
+def test_chosen_folder_in_a_home_that_there_is_not_is_named(stage: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNISO_DATA", "~nobody-at-all/data")
+    with pytest.raises(DataError, match=r"DYNISO_DATA='~nobody-at-all/data'.*without ~"):
+        load("mnist", "test")
 
 
 def test_missing_set_without_network_names_the_folders_the_url_and_the_place(stage: Manifest, tmp_path: Path) -> None:
@@ -326,12 +350,12 @@ def test_archive_without_a_member_is_answered_with_the_member(stage: Manifest, t
 @pytest.mark.parametrize("content", [b"", b"\0\0\x08", b"\0\0\x08\0....", b"\0\0\x0d\x01....", b"\0\0\x08\x03\0\0\0\1"])
 def test_idx_header_that_is_none_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="no IDX header"):
-        data.idx_array(content)
+        containers.idx_array(content)
 
 
 def test_partial_cifar_record_is_refused() -> None:
     with pytest.raises(ValueError, match="3072 bytes are no whole number of records of 3073 bytes"):
-        data.cifar_records(bytes(3072), label_bytes=1)
+        containers.cifar_records(bytes(3072), label_bytes=1)
 
 
 # Fetching, from a server on this machine

@@ -67,6 +67,9 @@ every_case = pytest.mark.parametrize(("name", "tier"), CASES)
             lambda: replace(BASE, net=Net(channels=(4,)), methods=(Method("x", "x", optimizer="muon"),)),
             ["x: 'muon'", "net.channels=(4,)"],
         ),
+        (lambda: replace(BASE, name="../mine"), ["name='../mine'", "a word that can name a file"]),
+        (lambda: replace(BASE, name=""), ["name=''"]),
+        (lambda: replace(BASE, methods=(Method("a/b", "x"),)), ["name='a/b'"]),
         (lambda: replace(BASE, tier="papr"), ["tier='papr'", "did you mean 'paper'"]),
         (lambda: replace(BASE, steps_per_task=0), ["steps_per_task=0"]),
         (lambda: replace(BASE, batch=BASE.stream.samples + 1), ["batch=641", "640"]),
@@ -145,7 +148,7 @@ def test_digest_stays_when_the_run_is_the_same(experiment, method):
 
 OTHER = {
     Stream: dict(kind="permuted_pixels", dataset="mnist", samples=320, tasks=11)
-    | dict(pool=2, scale="symmetric", transition=0.5),
+    | dict(pool=2, scale="symmetric", transition=0.5, classes=12),
     Net: dict(width=65, depth=5, bias=False, init="kaiming", gain=1.5, channels=(4,)),
     Method: dict(optimizer="adam", activation="tanh", lr=2e-3, isometry_strength=0.2, isometry_every=2, coupled=True)
     | dict(baseline="redo", settings=(("every", 5),), norm="layernorm", weight_decay=0.1, clip_norm=1.0)
@@ -154,6 +157,7 @@ OTHER = {
     Experiment: dict(name="other", steps_per_task=301, batch=32, probe=128, measures=("lens",), threshold=0.5),
 }
 UNTOLD = {Method: {"name", "label"}, Experiment: {"title", "tier", "stream", "net", "methods", "seeds", "sources"}}
+UNTOLD[Stream] = {"content", "real"}  # of a user's own arrays, tests/study/test_own_data.py
 
 
 @pytest.mark.parametrize("kind", OTHER)

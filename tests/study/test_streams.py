@@ -9,6 +9,7 @@ import torch
 from dyniso.study import streams
 from dyniso.study.specs import BITS, STREAM_KINDS, Stream
 from dyniso.study.streams import (
+    LABELS_DRAWN,
     Task,
     batch_order,
     from_new_task,
@@ -22,12 +23,14 @@ KINDS = tuple(STREAM_KINDS)
 IMAGE_KINDS = [kind for kind in KINDS if kind != "slow_regression"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 LABELS = np.arange(1000) % 7  # true labels of pretended images; 7 classes, so random ones over 10 cannot be theirs
+CLASSES = 10  # over which random labels are drawn
 PAIR_LABELS = np.arange(6600) % 22  # enough classes for 11 pairs
 PIXELS = 784
 
 
 def stream(kind: str, samples: int = 600, tasks: int = 5) -> Stream:
-    return Stream(kind, BITS if kind == "slow_regression" else "mnist-small", samples=samples, tasks=tasks)
+    dataset = BITS if kind == "slow_regression" else "mnist-small"
+    return Stream(kind, dataset, samples=samples, tasks=tasks, classes=CLASSES if kind in LABELS_DRAWN else None)
 
 
 def draw(kind: str, seed: int = 0, task: int = 0):
@@ -105,6 +108,25 @@ def test_random_labels_keep_the_images_of_a_seed_and_redraw_the_labels():
     first, second = (make_task(stream("random_labels"), 0, t, LABELS, PIXELS) for t in (0, 1))
     assert (first.rows == second.rows).all()
     assert (first.labels == second.labels).mean() < 0.2  # chance 0.1, standard error 0.012
+
+
+@pytest.mark.parametrize("kind", LABELS_DRAWN)
+@pytest.mark.parametrize(("said", "of_the_set", "drawn"), [(None, None, 7), (None, 9, 9), (3, 9, 3), (50, None, 50)])
+def test_labels_are_drawn_from_as_many_classes_as_the_stream_says_or_the_data_set_has(kind, said, of_the_set, drawn):
+    task = make_task(Stream(kind, samples=600, tasks=5, classes=said), 0, 1, LABELS, PIXELS, of_the_set)
+    assert (task.labels.min(), task.labels.max()) == (0, drawn - 1)
+
+
+def test_classes_of_kinds_that_have_the_true_labels_cannot_be_chosen():
+    with pytest.raises(ValueError, match=r"'permuted_pixels'; allowed are 'random_labels', 'drifting_labels'"):
+        Stream("permuted_pixels", classes=5)
+
+
+def test_pairs_of_which_the_rarest_is_too_small_are_refused_whatever_the_seed():
+    labels = np.repeat(np.arange(6), [100, 100, 100, 100, 20, 30])
+    for seed in range(5):
+        with pytest.raises(ValueError, match=r"stream\.samples=60; classes \[4, 5\] have only 50 images"):
+            make_task(stream("class_pairs", 60, 2), seed, 0, labels, PIXELS)
 
 
 def test_random_labels_are_uniform_and_independent_of_the_images():
@@ -249,7 +271,7 @@ def test_nothing_is_mixed_without_a_transition_or_in_the_first_task(transition, 
 
 
 def test_drifting_labels_change_a_tenth_from_task_to_task_and_all_but_chance_in_the_long_run():
-    long = Stream("drifting_labels", samples=1000, tasks=100)
+    long = Stream("drifting_labels", samples=1000, tasks=100, classes=10)
     tasks = [make_task(long, 0, k, LABELS, PIXELS) for k in (0, 1, 2, 99)]
     kept = [float(np.mean(tasks[0].labels == t.labels)) for t in tasks[1:]]
     assert kept == pytest.approx([0.91, 0.829, 0.1], abs=0.035)  # .9 kept, and a tenth of the others by chance

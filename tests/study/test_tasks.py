@@ -66,6 +66,11 @@ def test_symmetric_scale_maps_black_to_minus_one_and_white_to_one():
     assert (x.min(), x.max()) == (-1, 1)
 
 
+def test_unknown_scale_is_an_error_and_not_the_standard_one():
+    with pytest.raises(ValueError, match=r"scale='symetric'.*did you mean 'symmetric'"):
+        standardise(data.load("mnist-small"), scale="symetric")
+
+
 @pytest.mark.parametrize("kind", ["random_labels", "permuted_pixels"])
 def test_mixed_minibatch_takes_each_sample_whole_from_one_of_the_two_tasks(kind):
     fading = Stream(kind, samples=64, tasks=3, transition=1.0)

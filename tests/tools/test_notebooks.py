@@ -12,6 +12,7 @@ from pkgutil import resolve_name
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import nbformat
 import pytest
 
 from dyniso import baselines
@@ -363,15 +364,49 @@ def test_chapters_of_the_book_reach_no_claims_and_no_specs_that_they_do_not_use(
 # ---------------------------------------------------------------------------------------------------- output of `run`
 
 
-@pytest.mark.parametrize("out", ["notebooks/01_toy.py", "mine.txt", "nowhere/"])
+EXPECTED = "expected a folder that exists, or a file that ends in .ipynb"
+NO_OUTPUT = {
+    "notebooks/01_toy.py": EXPECTED,
+    "notebooks/../notebooks/01_toy.py": EXPECTED,
+    "mine.txt": EXPECTED,
+    "nowhere/": EXPECTED,
+    "link.ipynb": EXPECTED,
+    "hard.ipynb": "is the source of a chapter; expected another file",
+    "book/nb/01_toy.ipynb": "is a page of the book, made by `build`",
+    "book/nb": "is a page of the book, made by `build`",
+    "data/results/r.csv/x.ipynb": "expected a folder that can be written",
+    "/proc/none/x.ipynb": "expected a folder that can be written",
+    "taken.ipynb": "or taken-figures beside it is in the way",
+}
+
+
+@pytest.mark.parametrize(("out", "message"), NO_OUTPUT.items())
 @pytest.mark.usefixtures("no_kernel")
-def test_output_that_is_no_notebook_is_refused_before_any_kernel(
-    root: Path, capsys: pytest.CaptureFixture[str], out: str
+def test_output_that_cannot_be_a_notebook_is_one_line_before_any_kernel(
+    root: Path, capsys: pytest.CaptureFixture[str], out: str, message: str
 ) -> None:
     source = root / "notebooks/01_toy.py"
+    (root / "book/nb").mkdir(parents=True)
+    (root / "link.ipynb").symlink_to(source)
+    (root / "hard.ipynb").hardlink_to(source)
+    (root / "taken-figures").write_text("a file")
     assert command(root, "run", str(source), "-o", str(root / out)) == 2
-    assert capsys.readouterr().err.endswith("expected a folder that exists, or a file that ends in .ipynb\n")
+    error = capsys.readouterr().err
+    assert error.startswith("notebooks.py: ")
+    assert message in error
+    assert error.count("\n") == 1
     assert source.read_text() == CHAPTER
+
+
+@pytest.mark.parametrize("source", ["mine.ipynb", "notebooks", "notebooks/01_toi.py"])
+@pytest.mark.usefixtures("no_kernel")
+def test_source_that_is_no_chapter_is_one_line_before_any_kernel(
+    root: Path, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    (root / "mine.ipynb").write_text("{}")
+    assert command(root, "run", str(root / source), "-o", str(root / "mine.ipynb")) == 2
+    assert "expected a file that ends in .py" in capsys.readouterr().err
+    assert (root / "mine.ipynb").read_text() == "{}"
 
 
 def test_output_into_a_folder_is_a_notebook_of_the_chapters_name(root: Path) -> None:
@@ -403,6 +438,72 @@ def test_chapter_that_stops_in_a_run_is_saved_as_far_as_it_ran(
     assert printed == [["check 3 1 1\n"], [f"{root / 'runs'}\n"]], "runs go where the caller's would"
     assert (root / "mine-figures" / "fig-toy.csv").exists()
     assert not list(root.glob("**/.running-*"))
+
+
+@pytest.mark.slow
+def test_chapter_whose_kernel_dies_is_saved_as_far_as_it_ran(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = root / "notebooks/01_toy.py", root / "mine.ipynb"
+    source.write_text("# %%\nprint('ran')\n\n# %%\nimport os\nos._exit(3)\n")
+    assert command(root, "run", str(source), "-o", str(out)) == 1
+    assert capsys.readouterr().err.endswith(f"01_toy: DeadKernelError: Kernel died\nsaved what ran in {out}\n")
+    assert "ran\\n" in out.read_text()
+
+
+def test_chapter_that_is_interrupted_is_saved_as_far_as_it_ran(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(nb: Any, partial: str, **_: Any) -> None:
+        nbformat.write(nb, partial)
+        raise KeyboardInterrupt
+
+    source, out = root / "notebooks/01_toy.py", root / "mine.ipynb"
+    monkeypatch.setattr("papermill.execute_notebook", interrupt)
+    assert command(root, "run", str(source), "-o", str(out)) == 1
+    assert capsys.readouterr().err == f"01_toy: interrupted\nsaved what ran in {out}\n"
+    assert len(json.loads(out.read_text())["cells"]) == 4
+
+
+@pytest.mark.slow
+def test_chapter_with_two_displays_in_a_figure_cell_is_refused_by_the_book_and_not_lost_elsewhere(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = root / "notebooks/01_toy.py", root / "mine.ipynb"
+    source.write_text(CHAPTER + "display(1)\n")
+    assert command(root, "build") == 1
+    assert "01_toy: cell 3: show('fig-toy') must be the only display of its cell, found 2" in capsys.readouterr().err
+    assert command(root, "run", str(source), "-o", str(out)) == 0
+    assert len(json.loads(out.read_text())["cells"][3]["outputs"]) == 2
+
+
+def test_notebook_that_cannot_be_saved_at_the_end_is_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    source, out = root / "notebooks/01_toy.py", root / "mine.ipynb"
+    monkeypatch.setattr(tool.execution, "executed", lambda job, scratch: (tool.execution.load(job.source), ""))
+    monkeypatch.setattr(tool.execution, "save", no_room)
+    assert command(root, "run", str(source), "-o", str(out)) == 1
+    assert capsys.readouterr().err == f"01_toy: cannot save {out}: No space left on device\n"
+
+
+def test_what_papermill_left_half_written_is_no_notebook(tmp_path: Path) -> None:
+    (tmp_path / "partial.ipynb").write_text('{"cells": [')
+    assert tool.execution.saved_by_papermill(tmp_path / "partial.ipynb") is None
+    assert tool.execution.saved_by_papermill(tmp_path / "none.ipynb") is None
+
+
+def test_kernel_finds_the_caller_s_folders_though_it_runs_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for given, seen in (("mine", tmp_path / "mine"), ("~/mine", tmp_path / "home/mine")):
+        monkeypatch.setenv("DYNISO_DATA", given)
+        monkeypatch.setenv("DYNISO_RUNS", given)
+        found = tool.execution.kernel_environment(tmp_path)
+        assert (found["DYNISO_DATA"], found["DYNISO_RUNS"]) == (str(seen), str(seen))
 
 
 # --------------------------------------------------------------------------------------------- names of observations

@@ -5,7 +5,10 @@ Figures have a transparent ground and mid-grey axes, so they read on a white pag
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +76,11 @@ CYCLE_METRICS = ("return", "evaluation_return", "dormant_0.025", "isometry_defec
 
 
 def use_style() -> None:
-    """Set the house style for all figures that follow; `notebook.show` shows them, a cell's end does not."""
+    """Set the house style for all figures that follow; `notebook.show` shows them, a cell's end does not.
+
+    Whatever it leaves open is matplotlib's default, not what a matplotlibrc says: a figure is the same for everybody.
+    """
+    mpl.rcdefaults()
     mpl.rcParams.update(STYLE)
     if "inline" in mpl.get_backend():
         plt.switch_backend("agg")
@@ -174,13 +181,28 @@ def protocol(results: Results) -> str:
 
 
 def save(fig: Figure, table: pd.DataFrame, folder: Path, name: str, stamp: dict[str, str]) -> list[Path]:
-    """Write <name>.png, <name>.csv (the plotted points) and <name>.json (what produced them); returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "csv", "json")]
-    fig.savefig(paths[0], dpi=150, bbox_inches="tight")
+    """Write <name>.png, <name>.csv (the plotted points) and <name>.json (what produced them); returns the paths.
+
+    Raises:
+        OSError: they cannot be written, e.g. for want of room; then none of them is (names the folder).
+    """
+    picture = io.BytesIO()
+    fig.savefig(picture, format="png", dpi=150, bbox_inches="tight")
     plt.close(fig)
-    table.to_csv(paths[1], index=False)
-    paths[2].write_text(json.dumps(stamp, indent=2) + "\n")
+    contents = {"png": picture.getvalue(), "csv": table.to_csv(index=False).encode()}
+    contents["json"] = (json.dumps(stamp, indent=2) + "\n").encode()
+    paths = [folder / f"{name}.{suffix}" for suffix in contents]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".figure-") as scratch:
+            written = [Path(scratch, path.name) for path in paths]
+            for path, content in zip(written, contents.values(), strict=True):
+                path.write_bytes(content)
+            for path, final in zip(written, paths, strict=True):
+                os.replace(path, final)
+    except OSError as error:
+        place = f"cannot write to {str(folder)!r}: {error.strerror}"
+        raise OSError(f"{place}; choose a folder that can be written, with room") from None
     return paths
 
 

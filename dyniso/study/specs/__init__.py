@@ -28,6 +28,7 @@ from .model import (
     only_methods,
     with_seeds,
 )
+from .own import OWN
 from .reinforcement import REINFORCEMENT, GameExperiment
 from .supervised import CANDIDATES, SUPERVISED
 from .theory import ADAM, ADAMO, DORMANCY, EARLIER_METHODS, INTERACTIONS, METHODS, PREDICTORS, STRENGTHS, THEORY, tiers
@@ -47,6 +48,7 @@ __all__ = [
     "METHODS",
     "NORMS",
     "OPTIMIZERS",
+    "OWN",
     "PREDICTORS",
     "PUBLISHED",
     "REGISTRY",

@@ -6,14 +6,18 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from ...checks import require, require_range
+from ...checks import require, require_range, require_that
 from .. import declared
+from .own import OWN
 
 TIERS = ("smoke", "check", "paper")  # seconds, minutes on 2 cores, a GPU
 STREAM_KINDS = declared.names("study.streams", "KINDS")
 OUTPUTS: dict[str, int] = declared.literal("study.streams", "OUTPUTS")  # of kinds whose net has not one a class
+LABELS_DRAWN = declared.names("study.streams", "LABELS_DRAWN")  # kinds whose labels say nothing about the images
+REAL_TARGETS = declared.names("study.streams", "REAL_TARGETS")  # kinds that take real numbers for labels
 BITS = "bits"  # the data set of slow_regression: made by `dyniso.study.streams`, not loaded
 SCALES = ("standard", "symmetric")  # zero mean and unit variance; linear from 0..255 to -1..1
 OPTIMIZERS = declared.names("study.optimizers", "OPTIMIZERS")
@@ -40,11 +44,19 @@ class Stream:
     pool: int | None = None  # images are averaged over pool x pool pixels first
     scale: str | None = None  # of pixels, one of SCALES; None is "standard"
     transition: float | None = None  # share of a task's steps in which samples of the task before it fade out
+    classes: int | None = None  # that labels are drawn from, in LABELS_DRAWN; None is as many as the data set has
+    content: str | None = field(default=None, init=False)  # digest of a user's own arrays
+    real: bool | None = field(default=None, init=False)  # whether a user's own targets are real numbers
 
     def __post_init__(self) -> None:
         require("stream.kind", self.kind, STREAM_KINDS)
         require_range("stream.samples", self.samples, 1)
         require_range("stream.tasks", self.tasks, 1)
+        if self.classes is not None:
+            require_range("stream.classes", self.classes, 2)
+            require("stream.kind with stream.classes", self.kind, LABELS_DRAWN)
+        if self.dataset in OWN:
+            self.bind_own_data()
         if (self.kind == "slow_regression") != (self.dataset == BITS):
             raise ValueError(f"stream.dataset={self.dataset!r} with kind={self.kind!r}; {BITS!r} is slow_regression's")
         if self.pool is not None:
@@ -54,13 +66,29 @@ class Stream:
         if self.transition is not None:
             require_range("stream.transition", self.transition, 0, 1, kind=float)
 
+    def bind_own_data(self) -> None:
+        """Note which arrays a user has registered under the name; ValueError where this kind cannot draw from them."""
+        content, count, classes = OWN[self.dataset]
+        if self.samples > count:
+            raise ValueError(f"stream.samples={self.samples}; {self.dataset} has only {count} images")
+        if self.classes is None and not classes:
+            if self.kind not in REAL_TARGETS:
+                allowed = f"{' and '.join(map(repr, REAL_TARGETS))} take them, the others need whole numbers"
+                raise ValueError(
+                    f"stream.kind={self.kind!r}; the targets of {self.dataset!r} are real numbers: {allowed}"
+                )
+            object.__setattr__(self, "real", True)
+        elif (self.classes or classes) < 2:
+            raise ValueError(f"stream.dataset={self.dataset!r} has {classes} class; a classification needs at least 2")
+        object.__setattr__(self, "content", content)
+
     def outputs(self, classes: int) -> int:
         """Outputs of a net on this stream, for a data set of that many classes."""
-        return OUTPUTS.get(self.kind, classes)
+        return 1 if self.is_regression else OUTPUTS.get(self.kind, self.classes or classes)
 
     @property
     def is_regression(self) -> bool:
-        return self.kind == "slow_regression"
+        return self.kind == "slow_regression" or bool(self.real)
 
     @property
     def score(self) -> str:
@@ -164,9 +192,12 @@ class Comparison:
     sources: tuple[tuple[str, str], ...]
 
     def check_arms(self) -> None:
-        """Raise ValueError for an unknown tier, no or repeated methods, and bad seeds."""
+        """Raise ValueError for an unknown tier, no or repeated methods, bad seeds, and names that can be no file's."""
         require("tier", self.tier, TIERS)
         names = [m.name for m in self.methods]
+        for name in (self.name, *names):
+            fits = isinstance(name, str) and name and not name.startswith(".") and not set(name) & {*"/\\", "\0"}
+            require_that(fits, "name", name, "a word that can name a file: no / or \\, no . at its start")
         if not names or len(set(names)) < len(names):
             raise ValueError(f"methods={names}; they need at least one name, each once")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -229,8 +260,10 @@ class Experiment(Comparison):
                 )
         if self.threshold is not None:
             require_range("threshold", self.threshold, 0, 1, kind=float)
-        if self.stream.is_regression and (self.threshold is not None or self.measures or self.net.channels):
-            raise ValueError("slow_regression has neither classes nor images; leave out threshold, measures, channels")
+        if self.stream.is_regression and (self.threshold is not None or self.measures):
+            raise ValueError("a regression has no classes; leave out threshold and measures")
+        if self.stream.dataset == BITS and self.net.channels:
+            raise ValueError(f"slow_regression has no images; leave out net.channels={self.net.channels}")
 
     @property
     def tasks(self) -> int:
@@ -263,7 +296,20 @@ def only_methods(experiment: AnyExperiment, names: Iterable[str]) -> AnyExperime
 
 def present(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields that are used: neither None nor ()."""
-    return {key: value for key, value in fields.items() if value is not None and value != ()}
+    return {
+        key: value
+        for key, value in fields.items()
+        if value is not None and not (isinstance(value, tuple) and not value)
+    }
+
+
+def plain_number(value: Any) -> int | float:
+    """A number of numpy as Python's own, so that a run is called the same whoever counted; TypeError for the rest."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"{value!r} is no setting of an experiment; expected numbers, text, True, False, None, and tuples")
 
 
 def digest(experiment: Comparison, method: Method) -> str:
@@ -281,4 +327,4 @@ def digest(experiment: Comparison, method: Method) -> str:
         del settings[left_out]
     settings["method"] = {k: v for k, v in asdict(method).items() if k not in ("name", "label")}
     settings = {k: present(v) if isinstance(v, dict) else v for k, v in present(settings).items()}
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=plain_number).encode()).hexdigest()[:16]

@@ -1,8 +1,10 @@
 """Contracts of dyniso.report.figures: what is drawn is what the table says, and both come from the rows."""
 
+import errno
 import json
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -102,6 +104,26 @@ def test_saved_files_are_the_picture_the_points_and_the_stamp(hand_made, tiny, t
     pd.testing.assert_frame_equal(pd.read_csv(paths[1]), points)
     assert json.loads(paths[2].read_text()) == stamp
     assert not plt.fignum_exists(fig.number)
+
+
+def test_figures_that_cannot_be_replaced_stay_as_they_were(hand_made, tiny, tmp_path, monkeypatch):
+    (tmp_path / "name.png").write_bytes(b"old")
+
+    def no_room(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", no_room)
+    fig, points = tasks_figure(hand_made, tiny, ["sigma_max"])
+    with pytest.raises(OSError, match="cannot write to .*: No space left on device; choose a folder"):
+        save(fig, points, tmp_path, "name", {})
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("name.png", b"old")]
+
+
+def test_style_leaves_nothing_of_a_user_s_settings():
+    plain = dict(mpl.rcParamsDefault) | figures.STYLE
+    with mpl.rc_context({"text.usetex": True, "figure.autolayout": True, "savefig.format": "pdf"}):
+        figures.use_style()
+        assert [k for k in ("text.usetex", "figure.autolayout", "savefig.format") if mpl.rcParams[k] != plain[k]] == []
 
 
 def test_stamp_names_seeds_digests_and_machine(hand_made, tiny):
