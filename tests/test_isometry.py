@@ -158,3 +158,10 @@ def test_half_precision_penalty_does_not_overflow(dtype):
     R.backward()
     assert R.dtype == torch.float32 and R.item() == pytest.approx(64 * (9e4 - 1) ** 2, rel=1e-5)
     assert float(gram_deviation_grad(W.detach())[0, 0]) == pytest.approx(4 * 300 * (9e4 - 1), rel=1e-5)
+
+
+def test_singular_values_of_a_rank_deficient_matrix_are_zero_and_not_nan():
+    g = torch.Generator().manual_seed(0)
+    W = torch.randn(20, 12, 1, generator=g) @ torch.randn(20, 1, 12, generator=g)  # rounding makes eigenvalues negative
+    sigma = singular_values(W)
+    assert torch.isfinite(sigma).all() and float(sigma[:, 1:].max()) < 1e-5 * float(sigma.max())

@@ -199,3 +199,11 @@ def test_nets_are_built_on_the_default_device(build):
     with torch.device("meta"):
         model = build()
     assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+def test_generator_is_used_in_place_of_the_seed_and_advanced():
+    g = torch.Generator().manual_seed(3)
+    first, second, again = (mlp(4, 2, width=6, depth=1, generator=h) for h in (g, g, torch.Generator().manual_seed(3)))
+    weights = [net[1].weight.detach() for net in (first, second, again, mlp(4, 2, width=6, depth=1))]
+    assert torch.equal(weights[0], weights[2])
+    assert not any(torch.equal(weights[0], other) for other in (weights[1], weights[3]))
