@@ -790,7 +790,9 @@ def test_pull_of_a_large_weight_is_that_of_its_whole_gram(shape):
 
 
 def test_lazy_pull_that_cannot_settle_is_refused_before_any_step():
-    with pytest.raises(ValueError, match=r"isometry_lr \* isometry_strength \* isometry_every = 0\.3; it must be below"):
+    with pytest.raises(
+        ValueError, match=r"isometry_lr \* isometry_strength \* isometry_every = 0\.3; it must be below"
+    ):
         AdamO([nn.Parameter(torch.eye(2))], lr=1e-3, isometry_strength=1.0, isometry_every=300)
 
 
@@ -803,3 +805,25 @@ def test_step_at_rate_zero_does_not_move_the_turn_of_a_lazy_pull():
         optimizer.step()
         moved.append(not torch.equal(before, p))
     assert moved == [False, False, True]
+
+
+@pytest.mark.parametrize("factor", [0.99, 1.01])
+def test_divergence_of_a_stacked_run_is_reported_exactly_beyond_its_own_boundary(factor):
+    strengths, lr = torch.tensor([1.0, 4.0]), 1e-2
+    sigma = (1 + 1 / (2 * lr * strengths)).sqrt() * torch.tensor([0.99, factor])
+    p = nn.Parameter(torch.eye(3) * sigma[:, None, None])
+    p.grad = torch.zeros_like(p)
+    optimizer = AdamO([p], lr=lr, isometry_strength=strengths, batch_dims=1)
+    if factor < 1:
+        optimizer.step()
+        return
+    with pytest.raises(IsometryDivergenceError) as caught:
+        optimizer.step()
+    assert caught.value.runs == [1]
+
+
+def test_zero_strength_in_a_stack_leaves_weights_alone_whose_gram_overflows():
+    p = nn.Parameter(torch.stack([2 * torch.eye(3), 1e20 * torch.eye(3)]))
+    p.grad = torch.zeros_like(p)
+    AdamO([p], isometry_strength=torch.tensor([0.1, 0.0]), batch_dims=1).step()
+    assert torch.equal(p[1], 1e20 * torch.eye(3)) and float(p[0, 0, 0].detach()) < 2
