@@ -47,12 +47,14 @@ class Trace(NamedTuple):
             matrix that is used without a module of these kinds goes by the name of the parameter.
         heads: the layers from which the output is reached without another layer in between.
         repeated: the layers that are called more than once.
+        fed_by: layer -> the layers from which its inputs come without another layer in between.
     """
 
     sites: tuple[ActivationSite, ...]
     layers: tuple[str, ...]
     heads: tuple[str, ...]
     repeated: tuple[str, ...]
+    fed_by: dict[str, tuple[str, ...]]
 
 
 def by_unit(output: Tensor, axis: int | None) -> Tensor:

@@ -67,6 +67,7 @@ class Tracer(TorchFunctionMode):
         self.sites: list[Site] = []
         self.taken: dict[str, dict[str, None]] = {}  # layer -> what takes its output
         self.calls: Counter[str] = Counter()
+        self.fed: dict[str, dict[str, None]] = {}  # layer -> the layers from which its inputs come
         self.known: dict[int, tuple[Tensor, Origin | None]] = {}  # None: made of constants and parameters alone
         self.frames: list[_Frame] = []
         self.inside = 0  # layers and activation modules that are being called: their inner operations are their own
@@ -178,6 +179,7 @@ class Tracer(TorchFunctionMode):
     def _read(self, reader: str, origins: list[Origin], axis: int) -> None:
         """A layer reads these tensors."""
         for origin in origins:
+            self.fed.setdefault(reader, {}).update(dict.fromkeys(origin.last))
             self._take(origin, f"layer {reader!r}")
             for i in origin.sites:
                 self.sites[i].readers[reader] = None
@@ -268,7 +270,8 @@ class Tracer(TorchFunctionMode):
         ]
         heads = _last(returned)
         repeated = tuple(layer for layer, count in self.calls.items() if count > 1)
-        return Trace(tuple(sites), tuple(self.calls), tuple(layer for layer in self.calls if layer in heads), repeated)
+        ordered = tuple(layer for layer in self.calls if layer in heads)
+        return Trace(tuple(sites), tuple(self.calls), ordered, repeated, {k: tuple(v) for k, v in self.fed.items()})
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -451,7 +451,7 @@ claim(
 # in `dyniso.study.optimizers.OPTIMIZERS`; its settings are fields of `dyniso.study.specs.Method`, and `BUILT` in
 # `tests/study/test_optimizers.py` holds it equal, stacked, to the same runs alone. A new field whose default is
 # None or () leaves stored runs valid; with any other default all digests change, and stored tables have to be made again. A
-# new activation is a class, a row of `dyniso.activations.ACTIVATIONS`, and of `dyniso.dormancy.ACTIVATION_TYPES`, where its
+# new activation is a class, a row of `dyniso.activations.ACTIVATIONS`, and of `dyniso.activations.ACTIVATION_TYPES`, where its
 # units are measured.
 
 # %% tags=["hide-input"]

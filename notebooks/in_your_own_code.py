@@ -343,19 +343,20 @@ from pathlib import Path
 from dyniso.study.runner import run
 from dyniso.study.specs import Stream, get
 
-data.register("two-moons", torch.randn(600, 16, generator=torch.Generator().manual_seed(seed)), torch.arange(600) % 3)
+data.register("my-arrays", torch.randn(600, 16, generator=torch.Generator().manual_seed(seed)), torch.arange(600) % 3)
 registered = get("random_labels")
 mine = replace(
     registered,
     name="mine",
-    stream=Stream("random_labels", "two-moons", samples=600, tasks=3),
+    stream=Stream("random_labels", "my-arrays", samples=600, tasks=3),
     methods=(registered.method("adam"), registered.method("adamo_0.1")),
     steps_per_task=40,
 )
 with tempfile.TemporaryDirectory() as folder:
     table = run(mine, device="cpu", folder=Path(folder), progress=False)
 last = table[(table["metric"] == "online_accuracy") & (table["task"] == 2)]
-show_table(last.groupby("method", sort=False)["value"].mean().round(3).reset_index())
+means = last.groupby("method", sort=False)["value"].mean()
+show_table([{"method": name, "online accuracy of the third task": f"{value:.3f}"} for name, value in means.items()])
 
 # %% [markdown]
 # ## What to conclude, and what not

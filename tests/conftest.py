@@ -5,6 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from others_models import make_method, make_net, train  # noqa: F401 - fixtures
 
 from dyniso.report.results import Results
 from dyniso.study.specs import Experiment, Net, Stream, get
