@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import functools
 import hashlib
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,9 @@ from dyniso.study.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
 LIST, TARGET = ROOT / "tests" / "mutants.toml", ROOT / "book" / "evidence" / "mutants.json"
-KEYS = {"file", "old", "new", "why", "tests", "equivalent"}
+CONFTEST = ROOT / "tests" / "conftest.py"
+EQUAL = "equivalent"
+KEYS = {"file", "old", "new", "why", "tests", EQUAL}
 LIMIT_S = 600  # a mutant that loops for ever is caught by then
 
 
@@ -52,7 +57,7 @@ def require_entry(entry: dict[str, Any]) -> None:
     count = (ROOT / entry["file"]).read_text(encoding="utf-8").count(entry["old"])
     if count != 1 or entry["old"] == entry["new"]:
         raise ValueError(f"{name} replaces what stands {count} times in the file: {entry['old']!r}; it must stand once")
-    if "equivalent" not in entry and not entry.get("tests"):
+    if EQUAL not in entry and not entry.get("tests"):
         raise ValueError(f"{name} names no tests")
     missing = [test for test in entry.get("tests", []) if not (ROOT / test.partition("::")[0]).exists()]
     if missing:
@@ -84,15 +89,16 @@ def tried(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     return row | {
         "result": "caught" if failed else "survived",
         "by": last,
+        "basis": basis(entry),
         "seconds": round(time.monotonic() - started, 1),
     }
 
 
-def first_failure(tests: list[str], folder: Path, limit_s: float | None = LIMIT_S) -> tuple[bool, str]:
-    """Whether a test fails in a folder's code, and the first that does."""
+def first_failure(tests: list[str], folder: Path, limit_s: float | None = LIMIT_S, jobs: int = 0) -> tuple[bool, str]:
+    """Whether a test fails in a folder's code, and the first that does; in some processes side by side if `jobs`."""
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "DYNISO_SKIP_SITE": "1"}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1"}  # a mutant may be as old, by the second, as what is compiled
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", f"-n{jobs}", *tests]
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=limit_s)
     except subprocess.TimeoutExpired:
@@ -103,30 +109,41 @@ def first_failure(tests: list[str], folder: Path, limit_s: float | None = LIMIT_
     return done.returncode != 0, (named[0].partition(" ")[2].partition(" - ")[0] if named else "")
 
 
-def require_passing(entries: list[dict[str, Any]], folder: Path) -> None:
+def require_passing(entries: list[dict[str, Any]], folder: Path, jobs: int = 0) -> None:
     """RuntimeError, naming the first, unless all tests of some entries pass in a copy that has no mistake."""
     tests = sorted({test for entry in entries for test in entry["tests"]})
     whole = {test for test in tests if "::" not in test}
-    failed, first = first_failure([t for t in tests if t in whole or t.partition("::")[0] not in whole], folder, None)
+    once = [test for test in tests if test in whole or test.partition("::")[0] not in whole]
+    failed, first = first_failure(once, folder, None, jobs)
     if failed:
         raise RuntimeError(f"{first} fails without any mutant, so it can tell nothing")
 
 
-def made_by() -> dict[str, str]:
-    """Commit, versions and machine, and a digest of the tests, which the commit does not tell while they change."""
-    facts = {k: v for k, v in provenance().items() if k in ("commit", "torch", "python", "hardware", "started")}
-    content = b"\0".join(path.read_bytes() for path in sorted((ROOT / "tests").rglob("*.py")))
-    return facts | {"tests": hashlib.sha256(content).hexdigest()[:16]}
-
-
 def known(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Results that are stored for entries as they stand now, of the present commit and tests, by file and change."""
-    if not TARGET.exists():
-        return {}
-    stored, now = json.loads(TARGET.read_text(encoding="utf-8")), made_by()
-    if any(stored["made_by"].get(name) != now[name] for name in ("commit", "tests")):
-        return {}
-    return {key(row): row for row in stored["rows"] if key(row) in set(map(key, entries))}
+    """Results that are stored, by file and change, of entries whose tests and the library say the same as then."""
+    stored = json.loads(TARGET.read_text(encoding="utf-8"))["rows"] if TARGET.exists() else []
+    now = {key(e): basis(e) for e in entries if EQUAL not in e}
+    return {key(row): row for row in stored if now.get(key(row)) == row.get("basis", "")}
+
+
+def basis(entry: dict[str, Any]) -> str:
+    """Digest of what a result rests on: the library, the tools, and the tests that are run with what they share."""
+    tests = {ROOT / test.partition("::")[0] for test in entry["tests"]}
+    shared = {path for test in tests for path in test.parent.glob("*.py") if not path.name.startswith("test_")}
+    files = [sha256(path) for path in sorted(tests | shared | {CONFTEST})]
+    content = "\0".join([code_digest(), *entry["tests"], *files])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def code_digest() -> str:
+    """Digest of all code below dyniso/ and tools/."""
+    paths = sorted(path for folder in ("dyniso", "tools") for path in (ROOT / folder).rglob("*.py"))
+    return hashlib.sha256("".join(map(sha256, paths)).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def key(entry: dict[str, Any]) -> str:
@@ -135,46 +152,59 @@ def key(entry: dict[str, Any]) -> str:
 
 def write(rows: list[dict[str, Any]]) -> None:
     """The table as JSON, with what made it."""
+    facts = {k: v for k, v in provenance().items() if k in ("commit", "torch", "python", "hardware", "started")}
     TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(json.dumps({"made_by": made_by(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    TARGET.write_text(json.dumps({"made_by": facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def try_all(todo: list[dict[str, Any]], jobs: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """Try some mutants, several side by side in copies of their own; those that no time is left for are left out."""
+    deadline = time.monotonic() + seconds
+    copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+
+    def one(entry: dict[str, Any]) -> dict[str, Any] | None:
+        if time.monotonic() > deadline:
+            return None
+        folder = copies.get()
+        try:
+            return tried(entry, folder)
+        finally:
+            copies.put(folder)
+
+    with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        folders = [copied(Path(scratch) / str(i)) for i in range(jobs)]
+        require_passing(todo, folders[0], jobs if jobs > 1 else 0)
+        for folder in folders:
+            copies.put(folder)
+        for future in concurrent.futures.as_completed([pool.submit(one, entry) for entry in todo]):
+            row = future.result()
+            if row is not None:
+                yield row
+
+
+def equivalents(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows of the entries that are not run, each with the reason."""
+    rows = [{k: e[k] for k in ("file", "old", "new", "why")} | {"by": e["equivalent"]} for e in entries if EQUAL in e]
+    return {key(row): row | {"result": EQUAL} for row in rows}
 
 
 def main() -> int:
-    """Parse the call, try what is not known yet, print one line a mutant, and write the table."""
+    """Parse the call, try what is not known yet, print one line a mutant, and write the table after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="a word in the file's name or the reason")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     options = parser.parse_args()
     wanted = [e for e in entries() if options.only in e["file"] or options.only in e["why"]]
-    rows = {} if options.only else known(wanted)
-    equivalent = [e for e in wanted if "equivalent" in e]
-    rows |= {
-        key(e): {k: e[k] for k in ("file", "old", "new", "why")} | {"result": "equivalent", "by": e["equivalent"]}
-        for e in equivalent
-    }
+    rows = equivalents(wanted) | ({} if options.only else known(wanted))
     todo = [e for e in wanted if key(e) not in rows]
-    deadline = time.monotonic() + options.seconds
-    with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        copies = [copied(Path(folder) / str(i)) for i in range(options.jobs)]
-        if todo:
-            require_passing(todo, copies[0])
-
-        def share(i: int) -> None:
-            for entry in todo[i :: options.jobs]:
-                if time.monotonic() > deadline:
-                    return
-                rows[key(entry)] = row = tried(entry, copies[i])
-                print(
-                    f"{row['result']:<9} {row['seconds']:5.0f} s  {row['file']}: {row['why']}  [{row['by']}]",
-                    flush=True,
-                )
-
-        list(pool.map(share, range(options.jobs)))
-    ordered = [rows[key(e)] for e in wanted if key(e) in rows]
-    if not options.only:
-        write(ordered)
-    counts = {r: sum(row["result"] == r for row in ordered) for r in ("caught", "survived", "equivalent")}
+    for row in try_all(todo, options.jobs, options.seconds) if todo else ():
+        rows[key(row)] = row
+        told = f"{row['result']:<9} {row['seconds']:5.0f} s  {row['file']}: {row['why']}  [{row['by']}]"
+        print(told, flush=True)
+        if not options.only:
+            write([rows[key(e)] for e in wanted if key(e) in rows])
+    counts = {r: sum(row["result"] == r for row in rows.values()) for r in ("caught", "survived", EQUAL)}
     print(", ".join(f"{n} {r}" for r, n in counts.items()), f"of {len(wanted)}")
     return int(counts["survived"] > 0)
 
