@@ -20,7 +20,7 @@ from typing import NoReturn
 from . import __version__
 from .checks import nearest
 from .study import data, specs, store
-from .study.provenance import provenance
+from .study.provenance import provenance, version
 from .study.specs.reinforcement import SINGLE
 
 EXTRA = ("jax", "gymnax", "octax")  # what the extra rl brings
@@ -207,6 +207,16 @@ def say_what_is_reused(experiment: specs.Comparison, committed: bool) -> None:
     found = " and ".join(f"{count} in {place}" for count, place in places if count)
     if found:
         print(f"dyniso: stored already, of {len(paths)} runs: {found}; --fresh runs them again", file=sys.stderr)
+    if table:
+        say_what_made_others(store.rows_of(store.fitting_rows(experiment), table))
+
+
+def say_what_made_others(rows: store.pd.DataFrame) -> None:
+    """One line on stderr if rows of a table that are reused were made by another torch than what is added to them."""
+    here = version("torch")
+    other = sorted(set(rows["torch"]) - {here})
+    if other:
+        print(f"dyniso: reused rows were made by torch {', '.join(other)}; here is {here}", file=sys.stderr)
 
 
 def shard_of(text: str) -> tuple[int, int]:

@@ -65,7 +65,9 @@ class UPGD(torch.optim.Optimizer):
         utilities = [self.utility(p, group["beta"]) for group, p in pairs]
         largest = self.over_run(utilities)
         for (group, p), utility in zip(pairs, utilities, strict=True):
-            gate = torch.sigmoid(utility / largest.reshape(largest.shape + (1,) * (p.ndim - largest.ndim)))
+            scaled = utility / largest.reshape(largest.shape + (1,) * (p.ndim - largest.ndim))
+            each = scaled.unbind() if self.batch_dims == 1 else [scaled]  # torch rounds the end of a tensor otherwise
+            gate = torch.stack([torch.sigmoid(own) for own in each]).reshape(p.shape)
             move = (p.grad + group["noise"] * self.normal(p)) * (1 - gate)
             p.mul_(1 - group["lr"] * group["weight_decay"]).add_(move, alpha=-group["lr"])
         return loss

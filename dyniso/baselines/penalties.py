@@ -12,7 +12,7 @@ from ..checks import require_range
 from ..isometry import effective_rank
 from .attached import Attached
 from .base import Baseline, require_positive
-from .layers import is_frozen
+from .layers import is_frozen, times
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,10 @@ class SpectralPenalty(Baseline, name="spectral_penalty"):
         right = []
         for index, layer in enumerate(net.layers):
             W, u = layer.weight.flatten(net.batch_dims + 1), net.state["left"][index][..., None]
-            v = unit_vector(W.mT @ u, torch.zeros_like(W[..., :1, :].mT))
-            net.state["left"][index] = unit_vector(W @ v, u)[..., 0]  # where W is zero, the vector waits
+            v = unit_vector(times(W.mT, u[..., 0])[..., None], torch.zeros_like(W[..., :1, :].mT))
+            net.state["left"][index] = unit_vector(times(W, v[..., 0])[..., None], u)[
+                ..., 0
+            ]  # where W is zero, v waits
             right.append(v)
         return right
 
@@ -113,9 +115,9 @@ class SpectralPenalty(Baseline, name="spectral_penalty"):
         """The largest singular value of each layer by its name, (*runs,); the vectors are brought up to date."""
         for _ in range(self.iterations):
             right = self.iterate(net)
-        left = [u[..., None, :] for u in net.state["left"]]
+        left = net.state["left"]
         weights = [layer.weight.flatten(net.batch_dims + 1) for layer in net.layers]
-        found = [(u @ W @ v)[..., 0, 0] for u, W, v in zip(left, weights, right, strict=True)]
+        found = [(u * times(W, v[..., 0])).sum(-1) for u, W, v in zip(left, weights, right, strict=True)]
         return dict(zip([layer.name for layer in net.layers], found, strict=True))
 
     def penalty(self, net: Attached) -> Tensor:

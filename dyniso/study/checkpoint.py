@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+import io
+import json
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .store import UnusableError
+from .files import SEAL, UnusableError, is_whole, write_whole
 
 
 class OutOfTime(Exception):
@@ -19,17 +20,21 @@ class OutOfTime(Exception):
 
 
 class Checkpoint:
-    """One file for one group of runs.
+    """One file for the runs that are trained together: a line of seal, a line of their names, and what was saved.
 
     Args:
-        path: of the file; its name holds the digests of settings and code, so no other run can take it up.
+        folder: of the runs' files.
+        members: names of these files, in the order in which the runs are stacked. They hold the digests of settings,
+            code and package versions, so no other run can take the checkpoint up; and they do not change while the
+            runs are stored one after another, so it is found until all of them are.
         every_s: seconds between two saves; one is due at the end of the part (task, or update of PPO) in which they
             have passed.
         deadline: `time.monotonic()` after which a save is made at once and `OutOfTime` raised; None for no limit.
     """
 
-    def __init__(self, path: Path, every_s: float = 60.0, deadline: float | None = None):
-        self.path, self.every_s, self.deadline = path, every_s, deadline
+    def __init__(self, folder: Path, members: Sequence[str], every_s: float = 60.0, deadline: float | None = None):
+        self.path, self.members = folder / checkpoint_name(members), list(members)
+        self.every_s, self.deadline = every_s, deadline
         self.started = self.saved = time.monotonic()
         self.earlier_s = 0.0
 
@@ -46,11 +51,12 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        try:
-            saved: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-            self.earlier_s = saved["elapsed_s"]
-        except Exception as error:  # torch raises many kinds for a broken file
-            raise UnusableError(f"{self.path} is damaged; delete it and this group of runs starts anew") from error
+        content = self.path.read_bytes()
+        if not is_whole(content):
+            raise damaged(self.path)
+        _, _, payload = content.split(b"\n", 2)
+        saved: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+        self.earlier_s = saved["elapsed_s"]
         return saved
 
     def after_part(self, state: Callable[[], dict[str, Any]]) -> None:
@@ -70,18 +76,63 @@ class Checkpoint:
             raise OutOfTime
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write under a temporary name, flush to disk, then rename."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(state | {"elapsed_s": self.elapsed_s}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write it, sealed, whole or not at all (`dyniso.study.files.write_whole`)."""
+        payload = io.BytesIO()
+        torch.save(state | {"elapsed_s": self.elapsed_s}, payload)
+        head = f"{SEAL}\n{json.dumps(self.members)}\n".encode()
+        write_whole(self.path, lambda temporary: temporary.write_bytes(head + payload.getbuffer()))
 
     def remove(self) -> None:
         """Forget it: the runs are stored."""
         self.path.unlink(missing_ok=True)
+
+
+def checkpoint_name(members: Sequence[str]) -> str:
+    """The first run's method, and a digest of what all the runs' files are called."""
+    return f"{members[0].split('-')[0]}-{hashlib.sha256(json.dumps(members).encode()).hexdigest()[:16]}.checkpoint"
+
+
+def damaged(path: Path) -> UnusableError:
+    """What to say of a checkpoint that is not as it was written."""
+    return UnusableError(f"{path} is damaged; delete it and this group of runs starts anew")
+
+
+def checkpoints(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every checkpoint in a folder, with the names of its runs' files.
+
+    Raises:
+        UnusableError: one whose names are damaged: they are not those of which its own name is the digest.
+    """
+    for path in sorted(folder.glob("*.checkpoint")):
+        try:
+            with open(path, "rb") as file:
+                file.readline()
+                members = json.loads(file.readline())
+            named = checkpoint_name(members) == path.name
+        except FileNotFoundError:  # another process has stored its runs meanwhile
+            continue
+        except (ValueError, TypeError, LookupError, AttributeError):
+            named = False
+        if not named:
+            raise damaged(path)
+        yield path, members
+
+
+def begun(folder: Path, wanted: Collection[str], missing: Collection[str]) -> list[list[str]]:
+    """What some checkpoints can go on with: the runs of each, all of them wanted, and at least one of them missing.
+
+    No run comes twice: of two checkpoints with a run in common, the one with more runs counts.
+    """
+    found: list[list[str]] = []
+    for _, members in sorted(checkpoints(folder), key=lambda pair: -len(pair[1])):
+        fits = set(members) <= set(wanted) and set(members) & set(missing)
+        if fits and not any(set(members) & set(other) for other in found):
+            found.append(members)
+    return found
+
+
+def sweep(folder: Path) -> None:
+    """Remove the checkpoints whose runs are all stored: their process died before it could."""
+    for path, members in checkpoints(folder):
+        if all((folder / name).exists() for name in members):
+            path.unlink(missing_ok=True)

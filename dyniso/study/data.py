@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ..checks import nearest, require, require_that
 from . import arrays, reads
 from .containers import cifar_records, cifar_sheet, idx_array
+from .files import expanded
 from .specs.model import BITS
 from .specs.own import OWN, Own
 
@@ -266,7 +267,7 @@ def _is_embedded(name: str) -> bool:
 def _chosen_folder() -> Path | None:
     chosen = os.environ.get("DYNISO_DATA")
     try:
-        return Path(chosen).expanduser() if chosen else None
+        return expanded(chosen) if chosen else None
     except RuntimeError:
         raise DataError(f"DYNISO_DATA={chosen!r} is in a home that there is not; name a folder without ~") from None
 

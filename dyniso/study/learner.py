@@ -186,7 +186,7 @@ def clip(params: Iterable[Tensor], how: Clip) -> None:
         for g in grads:
             g.clamp_(-how.limit, how.limit)
         return
-    size = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
+    size = torch.stack([g.flatten(1).norm(dim=1) for g in grads], 1).norm(dim=1)
     factor = (how.limit / (size + 1e-6)).clamp_max(1)
     for g in grads:
         g.mul_(factor.reshape(-1, *[1] * (g.ndim - 1)))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .. import __version__
 from .sources import PACKAGE
+from .specs import Comparison, GameExperiment
 
 
 def git(*arguments: str) -> str:
@@ -44,12 +45,33 @@ def cpu_name() -> str:
     return f"{model}, {os.cpu_count()} cores"
 
 
+def versions(experiment: Comparison) -> dict[str, str]:
+    """The packages that compute a run of an experiment, with their versions; "none" for one that is not installed.
+
+    >>> from dyniso.study.specs import get
+    >>> sorted(versions(get("random_labels")))
+    ['numpy', 'torch']
+    """
+    names = ("torch", "numpy", *(("jax", "gymnax", "octax") if isinstance(experiment, GameExperiment) else ()))
+    return {name: version(name) for name in names}
+
+
+@functools.cache
+def version(package: str) -> str:
+    """Of an installed package; "none" where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
 def provenance(hardware: str | None = None) -> dict[str, str]:
     """What produces results here and now: versions, commit, hardware, time (UTC)."""
     return {
         "commit": commit(),
         "dyniso": __version__,
-        "torch": importlib.metadata.version("torch"),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
         "python": platform.python_version(),
         "hardware": hardware or cpu_name(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

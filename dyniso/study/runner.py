@@ -6,7 +6,6 @@ supervised streams and by `dyniso.study.rl.train` for games.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections import defaultdict
@@ -19,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from .. import baselines
-from . import store
+from . import checkpoint, files, store
 from .checkpoint import Checkpoint
 from .provenance import cpu_name, provenance
 from .rl.train import GameEngine
@@ -97,13 +96,6 @@ def grouped(runs: list[Run], most: int | None = None) -> list[list[Run]]:
     return split
 
 
-def checkpoint_path(folder: Path, experiment: Comparison, group: list[Run]) -> Path:
-    """Where a group's checkpoint lies; the name is a digest of what its runs' files are called."""
-    paths = [store.run_path(folder, experiment, r.method, r.seed) for r in group]
-    name = hashlib.sha256("\n".join(p.name for p in paths).encode()).hexdigest()[:16]
-    return paths[0].with_name(f"{group[0].method.name}-{name}.checkpoint")
-
-
 def key(run: Run) -> store.RunKey:
     """How the store names a run."""
     return run.method.name, run.seed
@@ -148,48 +140,66 @@ def run(
         MissingExtraError: games without the packages that play them.
         DataError: the data set is not there and cannot be fetched. OSError: the folder cannot be written.
         OutOfTime: the time budget is spent; the same call goes on where this one stopped.
-        UnusableError: a checkpoint is damaged.
+        UnusableError: a checkpoint or a stored run is damaged, or a file is not the run that its name says.
     """
     i, n = shard
     if not 0 <= i < n:
         raise ValueError(f"shard={i}/{n}; expected i/n with 0 <= i < n")
     deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
     place = resolve_device(device)
-    folder = store.runs_folder() if folder is None else folder
+    folder = store.runs_folder() if folder is None else files.expanded(folder)
     check_methods(experiment)
     engine = make_engine(experiment, place)
-    store.require_writable(folder / experiment.name / experiment.tier)
+    here = folder / experiment.name / experiment.tier
+    files.require_writable(here, "set DYNISO_RUNS to a folder that can be written, with room")
+    if committed:
+        files.require_writable(store.results_folder(), "the joined table goes there")
     table = store.fitting_rows(experiment) if committed and not fresh else store.read_runs([])
     kept, paths = store.keys_of(table), store.run_paths(folder, experiment)
     everything = [Run(m, s) for m in experiment.methods for s in experiment.seeds]
     groups = grouped(everything, most_runs(engine.bytes_a_run, place))[i::n]
-    for group in groups:
-        todo = [r for r in group if fresh or not (key(r) in kept or paths[key(r)].exists())]
-        if todo:
-            checkpoint = Checkpoint(checkpoint_path(folder, experiment, todo), checkpoint_every_s, deadline)
-            if fresh:
-                checkpoint.remove()
-            run_group(experiment, engine, todo, place, folder, checkpoint, progress)
-    return store.joined({key(r): paths[key(r)] for group in groups for r in group}, table)
+    own = {key(r): paths[key(r)] for group in groups for r in group}
+    if not fresh:  # what is there is read now: a damaged file is an error before any training
+        store.joined(own, table, whole=False)
+    made_by = provenance(hardware_name(place))
+    with files.holding(here, lambda: checkpoint.sweep(here)):
+        for group in groups:
+            todo = [r for r in group if fresh or not (key(r) in kept or paths[key(r)].exists())]
+            for part in parts_of(group, todo, {key(r): paths[key(r)].name for r in group}, here, fresh):
+                members = [paths[key(r)].name for r in part]
+                saves = Checkpoint(here, members, checkpoint_every_s, deadline)
+                if fresh:
+                    saves.remove()
+                frames = train_group(engine, part, saves, progress)
+                facts = made_by | {"wall_s": f"{saves.elapsed_s:.1f}", "stacked_runs": str(len(part))}
+                facts["company"] = ", ".join(f"{r.method.name} {r.seed}" for r in part)
+                for r, frame in zip(part, frames, strict=True):
+                    if r in todo:
+                        store.write_run(folder, experiment, r.method, r.seed, frame, facts)
+                saves.remove()
+    return store.joined(own, table)
 
 
-def run_group(
-    experiment: Comparison,
-    engine: Engine,
-    group: list[Run],
-    device: torch.device,
-    folder: Path,
-    checkpoint: Checkpoint,
-    progress: bool | None,
-) -> None:
-    """Train a group, from its checkpoint if there is one, and store its runs."""
-    made_by = provenance(hardware_name(device))
+def parts_of(
+    group: list[Run], todo: list[Run], names: dict[store.RunKey, str], here: Path, fresh: bool
+) -> list[list[Run]]:
+    """How what is left of a group is trained: as the checkpoints have begun it, and the rest together.
+
+    A checkpoint's runs go on together until all are stored, those among them that are stored already too.
+
+    Args:
+        names: of the runs' files. fresh: whether checkpoints do not count.
+    """
+    by_name = {names[key(r)]: r for r in group}
+    missing = [names[key(r)] for r in todo]
+    parts = [] if fresh else checkpoint.begun(here, by_name, missing)
+    rest = [name for name in missing if not any(name in part for part in parts)]
+    return [[by_name[name] for name in part] for part in (*parts, rest) if part]
+
+
+def train_group(engine: Engine, runs: list[Run], saves: Checkpoint, progress: bool | None) -> list[pd.DataFrame]:
+    """Rows of runs that are trained together, from their checkpoint if there is one."""
     hidden = None if progress is None else not progress
-    names = ", ".join(sorted({r.method.name for r in group}))
+    names = ", ".join(sorted({r.method.name for r in runs}))
     with tqdm(total=engine.parts, unit=engine.unit, disable=hidden, desc=names) as bar:
-        results = engine.train_group(group, bar, checkpoint)
-    made_by["wall_s"] = f"{checkpoint.elapsed_s:.1f}"
-    made_by["stacked_runs"] = str(len(group))
-    for r, frame in zip(group, results, strict=True):
-        store.write_run(folder, experiment, r.method, r.seed, frame, made_by)
-    checkpoint.remove()
+        return engine.train_group(runs, bar, saves)

@@ -1,32 +1,32 @@
 """Results: one parquet file a run, whole or not at all, with what produced it inside; compact tables for the book.
 
 Long form, one row a number: experiment, tier, method, seed, task, layer, metric, value. Read with duckdb, no torch.
+A file under a run's name is that run, whole: on reading, a seal over its bytes is compared, and what it says of itself.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import re
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 import pandas as pd
 
-from . import reads
+from .. import checks
+from . import files, reads
+from .files import UnusableError
+from .provenance import versions
 from .sources import PACKAGE
 from .specs import Comparison, Method, digest
 from .training_code import code_digest
 
 COLUMNS = ["experiment", "tier", "method", "seed", "task", "layer", "metric", "value"]
-RUN_COLUMNS = ["digest", "commit", "torch", "hardware", "wall_s", "stacked_runs"]  # provenance kept by compact tables
+RUN_COLUMNS = ["digest", "commit", "torch", "packages", "hardware", "wall_s", "stacked_runs"]  # kept by compact tables
+SEAL_KEY = "seal"  # of a file's metadata
 RunKey = tuple[str, int]  # name of the method, seed
-
-
-class UnusableError(ValueError):
-    """A stored file is damaged, or holds runs of other settings. The message names it and says what to do."""
 
 
 def results_folder() -> Path:
@@ -37,25 +37,24 @@ def results_folder() -> Path:
 
 def runs_folder() -> Path:
     """Where single runs go: $DYNISO_RUNS, or ./runs where that is empty or not set."""
-    return Path(os.environ.get("DYNISO_RUNS") or "runs").expanduser()
+    return files.folder_named("DYNISO_RUNS", "runs")
+
+
+def made_by_digest(experiment: Comparison, method: Method) -> str:
+    """Eight hex digits that name what computes a run: the code that it reaches and the versions of the packages."""
+    packages = sorted(versions(experiment).items())
+    return hashlib.sha256(repr((code_digest(experiment, method), packages)).encode()).hexdigest()[:8]
+
+
+def file_name(method: str, seed: object, settings: str, made_by: str) -> str:
+    """What the file of a run is called."""
+    return f"{method}-{seed}-{settings}-{made_by}.parquet"
 
 
 def run_path(folder: Path, experiment: Comparison, method: Method, seed: int) -> Path:
-    """One run's file; digests of settings and code in its name keep it apart from what others made."""
-    name = f"{method.name}-{seed}-{digest(experiment, method)}-{code_digest(experiment, method)[:8]}.parquet"
+    """One run's file; digests of settings, code and package versions in its name keep it apart from others' runs."""
+    name = file_name(method.name, seed, digest(experiment, method), made_by_digest(experiment, method))
     return folder / experiment.name / experiment.tier / name
-
-
-def require_writable(folder: Path) -> None:
-    """Raise OSError now, in one line and not after hours of training, if results cannot be written to `folder`."""
-    try:
-        str(folder).encode()  # duckdb takes UTF-8 only
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except (OSError, UnicodeEncodeError):
-        writable = False
-    if not writable:
-        raise OSError(f"cannot write to {str(folder)!r}; set DYNISO_RUNS to a folder that can be written")
 
 
 def quoted(text: object) -> str:
@@ -64,22 +63,24 @@ def quoted(text: object) -> str:
 
 
 def write_parquet(frame: pd.DataFrame, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a frame under a temporary name, flush it to disk, then rename: readers see all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    pairs = ", ".join(f"{quoted(k)}: {quoted(v)}" for k, v in (metadata or {}).items())
-    options = "FORMAT parquet, COMPRESSION zstd" + (f", KV_METADATA {{{pairs}}}" if pairs else "")
-    try:
+    """Write a frame, sealed, whole or not at all (`files.write_whole`)."""
+    pairs = ", ".join(f"{quoted(k)}: {quoted(v)}" for k, v in {**(metadata or {}), SEAL_KEY: files.SEAL}.items())
+
+    def write(temporary: Path) -> None:
         with duckdb.connect() as db:
             db.register("frame", frame)
-            db.execute(f"COPY (SELECT * FROM frame) TO {quoted(temporary)} ({options})")
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            options = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{pairs}}}"
+            db.execute(f"COPY (SELECT * FROM frame) TO {located(temporary)} ({options})")
+
+    try:
+        files.write_whole(path, write)
     except duckdb.Error as error:
         raise OSError(f"cannot write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def located(path: Path) -> str:
+    """A path as a SQL literal that duckdb takes as it stands, neither "~" nor an address such as s3:// at its start."""
+    return quoted(path.absolute())
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -88,18 +89,41 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         UnusableError: the file is damaged or no parquet file; says to delete it and run again.
     """
-    pairs = query(path, "key, value", "parquet_kv_metadata")
-    return {bytes(k).decode(): bytes(v).decode() for k, v in pairs.itertuples(index=False)}
+    return as_facts(query(path, "key, value", "parquet_kv_metadata"))
 
 
-def query(path: Path, columns: str, function: str) -> pd.DataFrame:
-    """What a duckdb table function reads from one file; UnusableError where it cannot."""
-    literal = re.sub(r"([*?\[])", r"[\1]", str(path))  # duckdb would take a folder's [1] or * for a pattern
+def as_facts(pairs: pd.DataFrame) -> dict[str, str]:
+    """Keys and values of a parquet file's metadata, without the seal."""
+    found = {bytes(k).decode(): bytes(v).decode() for k, v in pairs.itertuples(index=False)}
+    found.pop(SEAL_KEY, None)
+    return found
+
+
+def query(path: Path, columns: str, function: str = "read_parquet") -> pd.DataFrame:
+    """What a duckdb table function reads from one file; see `queries`."""
+    return queries(path, (columns, function))[0]
+
+
+def queries(path: Path, *selected: tuple[str, str]) -> list[pd.DataFrame]:
+    """What duckdb's table functions read from one file, and of its path nothing; UnusableError where they cannot.
+
+    A seal is compared before duckdb sees the file. Tables of earlier versions have none.
+
+    Args:
+        selected: columns and the name of a function, for each frame that is wanted.
+    """
+    literal = located(Path(re.sub(r"([*?\[])", r"[\1]", str(path))))  # a folder's [1] or * would be a pattern
+    apart = {"read_parquet": ", hive_partitioning = false"}  # no columns from folders that are called "key=value"
     try:
-        with duckdb.connect() as db:
-            return db.execute(f"SELECT {columns} FROM {function}({quoted(literal)})").df()
+        if files.is_whole(path.read_bytes()) is not False:
+            with duckdb.connect() as db:
+                calls = [f"SELECT {columns} FROM {f}({literal}{apart.get(f, '')})" for columns, f in selected]
+                return [db.execute(call).df() for call in calls]
+    except UnicodeEncodeError as error:
+        raise UnusableError(f"{str(path)!r} is not UTF-8, which duckdb needs; move the folder") from error
     except duckdb.Error as error:
         raise UnusableError(f"{path} is damaged or no parquet file; delete it and run again") from error
+    raise UnusableError(f"{path} is damaged: its content is not what was written; delete it and run again")
 
 
 def write_run(
@@ -112,31 +136,65 @@ def write_run(
         made_by: `provenance()` plus wall_s.
     Returns:
         The file written.
+    Raises:
+        ValueError: a task without its score, or two values of one number. OSError: the file cannot be written.
     """
+    scored = set(rows["task"][rows["metric"] == experiment.score])
+    lacking = sorted(set(range(experiment.tasks)) - scored)
+    checks.require_that(not lacking, "tasks without " + experiment.score, lacking, "none in a finished run")
+    repeated = rows[rows.duplicated(["task", "layer", "metric"])]
+    checks.require_that(repeated.empty, "rows that come twice", len(repeated), "0 in a finished run")
     path = run_path(folder, experiment, method, seed)
     frame = rows.assign(experiment=experiment.name, tier=experiment.tier, method=method.name, seed=seed)[COLUMNS]
     facts = {**made_by, "code": code_digest(experiment, method), "digest": digest(experiment, method)}
-    facts |= {"seed": str(seed), "spec": repr(experiment)}
+    facts |= {"packages": as_text(versions(experiment)), "made_by": made_by_digest(experiment, method)}
+    facts |= {"method": method.name, "seed": str(seed), "rows": str(len(frame)), "spec": repr(experiment)}
     write_parquet(frame, path, facts)
     return path
 
 
+def as_text(packages: Mapping[str, str]) -> str:
+    """Packages with their versions in one line.
+
+    >>> as_text({"torch": "2.13", "numpy": "2.4"})
+    'torch 2.13, numpy 2.4'
+    """
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
+
+
+def read_run(path: Path) -> pd.DataFrame:
+    """Rows of one run, with its provenance as columns.
+
+    Raises:
+        UnusableError: the file is damaged, or is not the run that its name and folder say (says what differs).
+    """
+    if files.is_whole(path.read_bytes()) is None:
+        raise UnusableError(f"{path} is damaged or not made by `dyniso run`: it has no seal; delete it and run again")
+    pairs, rows = queries(path, ("key, value", "parquet_kv_metadata"), ("*", "read_parquet"))
+    facts = as_facts(pairs)
+    inside = file_name(*(facts.get(name, "?") for name in ("method", "seed", "digest", "made_by")))
+    if inside != path.name:
+        raise UnusableError(f"{path} holds another run, {inside}; delete it and run again")
+    place = path.absolute().parent
+    named = {"experiment": place.parent.name, "tier": place.name, "method": facts["method"], "seed": int(facts["seed"])}
+    fits = list(rows.columns) == COLUMNS and len(rows) == int(facts["rows"]) > 0
+    if not fits or not all((rows[column] == value).all() for column, value in named.items()):
+        raise UnusableError(f"{path} holds other rows than those of its run, {named}; delete it and run again")
+    return rows.assign(**{name: facts.get(name, "") for name in RUN_COLUMNS})
+
+
 def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
-    """Rows of many runs in long form, with digest, commit, torch, hardware and wall_s of each run as columns.
+    """Rows of many runs in long form, with the provenance of each run (`RUN_COLUMNS`) as columns.
 
     No paths give no rows.
 
     Raises:
-        FileNotFoundError: a run is missing (names it). UnusableError: a file is damaged.
+        FileNotFoundError: a run is missing (names it). UnusableError: as of `read_run`.
     """
     missing = [p for p in paths if not p.exists()]
     if missing:
         raise FileNotFoundError(f"no stored run {missing[0]}; make it with `dyniso run`")
-    frames = [pd.DataFrame(columns=[*COLUMNS, *RUN_COLUMNS])] if not paths else []
-    for path in paths:
-        facts = read_metadata(path)
-        rows = query(path, "*", "read_parquet")
-        frames.append(rows.assign(**{name: facts.get(name, "") for name in RUN_COLUMNS}))
+    frames = [read_run(path) for path in paths] or [pd.DataFrame(columns=[*COLUMNS, *RUN_COLUMNS])]
     frame = pd.concat(frames, ignore_index=True)
     return frame.assign(wall_s=pd.to_numeric(frame["wall_s"]))
 
@@ -177,21 +235,23 @@ def fitting_rows(experiment: Comparison) -> pd.DataFrame:
     table that was made at several commits says so, and `dyniso run --fresh --compact` makes all of it anew.
     """
     path = compact_path(experiment)
-    frame = query(path, "*", "read_parquet") if path.exists() else read_runs([])
+    frame = query(path, "*") if path.exists() else read_runs([])
     names = {digest(experiment, m): m.name for m in experiment.methods}
     fitting = frame[frame["digest"].isin(list(names)) & frame["seed"].isin(experiment.seeds)]
     return fitting.assign(method=fitting["digest"].map(names))
 
 
-def joined(paths: Mapping[RunKey, Path], committed: pd.DataFrame) -> pd.DataFrame:
+def joined(paths: Mapping[RunKey, Path], committed: pd.DataFrame, whole: bool = True) -> pd.DataFrame:
     """Rows of runs: from their files, and of runs without a file from rows of a committed table.
 
+    Args:
+        whole: whether all of them must be there.
     Raises:
-        FileNotFoundError: a run is in neither (names its file). UnusableError: a file is damaged.
+        FileNotFoundError: a run is in neither (names its file). UnusableError: as of `read_run`.
     """
     rest = rows_of(committed, [run for run, path in paths.items() if not path.exists()])
     found = keys_of(rest)
-    single = read_runs([path for run, path in paths.items() if run not in found])
+    single = read_runs([path for run, path in paths.items() if run not in found and (whole or path.exists())])
     return pd.concat([f for f in (single, rest) if len(f)] or [single], ignore_index=True)
 
 
@@ -223,7 +283,7 @@ def read_compact(experiment: Comparison, columns: Sequence[str] = ("*",)) -> pd.
     if not path.exists():
         command = f"dyniso run {experiment.name} --tier {experiment.tier} --compact"
         raise FileNotFoundError(f"no stored results {path.name}; `{command}` makes them")
-    made = set(query(path, "DISTINCT method, digest, seed", "read_parquet").itertuples(index=False, name=None))
+    made = set(query(path, "DISTINCT method, digest, seed").itertuples(index=False, name=None))
     current = {m.name: digest(experiment, m) for m in experiment.methods}
     stale = sorted({method for method, made_of, _ in made if current.get(method) != made_of})
     if stale:
@@ -232,7 +292,7 @@ def read_compact(experiment: Comparison, columns: Sequence[str] = ("*",)) -> pd.
     absent = [f"{m.name}, seed {s}" for m in experiment.methods for s in experiment.seeds if (m.name, s) not in kept]
     if absent:
         raise UnusableError(f"{path.name} lacks {len(absent)} runs, the first of {absent[0]}; run the experiment again")
-    return query(path, ", ".join(columns), "read_parquet")
+    return query(path, ", ".join(columns))
 
 
 def hardware_of(frame: pd.DataFrame) -> str:

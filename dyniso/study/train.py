@@ -25,6 +25,7 @@ from .instruments.stacked import (
     evaluate,
     frames,
     loss_and_hits,
+    over_steps,
     run_norm,
     steps_to,
     weight_measures,
@@ -172,10 +173,10 @@ def train_measured(
             found["", f"loss_after_{budget}"] = evaluate(trainer.stack, task)[1]
     parts.append(trainer.train(task, order[done:], (done, steps)))
     hits, losses = (torch.cat(part) for part in zip(*parts, strict=True))
-    found["", "online_loss"] = losses.mean(0)
+    found["", "online_loss"] = over_steps(losses)
     accuracy, found["", "end_loss"] = evaluate(trainer.stack, task)
     if not experiment.stream.is_regression:
-        found["", "online_accuracy"], found["", "end_accuracy"] = hits.mean(0), accuracy
+        found["", "online_accuracy"], found["", "end_accuracy"] = over_steps(hits), accuracy
     if experiment.threshold is not None:
         found["", "steps_to_threshold"] = steps_to(experiment.threshold, hits).float()
     return found

@@ -18,6 +18,7 @@ NOT_TRAINING = (  # reached by what trains, and without a say in its numbers: se
     "dyniso.study.store",
     "dyniso.study.training_code",
     "dyniso.study.checkpoint",
+    "dyniso.study.files",
     "dyniso.study.sources",
     "dyniso.study.declared",
     "dyniso.study.provenance",

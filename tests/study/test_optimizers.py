@@ -22,7 +22,6 @@ BUILT = {
     "muon": baselines.Several,
     "upgd": baselines.UPGD,
 }
-ROUNDING = {"muon": 2e-2}  # bfloat16
 
 
 def runs_of(name: str, seeds=(0, 1, 2)) -> list[Run]:
@@ -55,7 +54,7 @@ def test_optimizer_of_a_name_trains_every_parameter_at_the_rate_of_the_method(na
     runs = runs_of(name)
     stack = stack_of(runs)
     made = make_optimizer(runs, stack.params, stack.regularised)
-    assert type(made) is BUILT[name]
+    assert isinstance(made, BUILT[name])
     rates = {group["lr"] for group in made.param_groups}
     assert runs[0].method.lr in rates
     before = {n: p.detach().clone() for n, p in stack.params.items()}
@@ -67,15 +66,15 @@ def test_optimizer_of_a_name_trains_every_parameter_at_the_rate_of_the_method(na
 def test_stacked_run_learns_as_it_does_alone(name):
     together = stepped(runs_of(name))
     alone = stepped(runs_of(name, (1,)))
-    bound = ROUNDING.get(name, 1e-5)
     for key, p in together.params.items():
-        torch.testing.assert_close(p[1], alone.params[key][0], rtol=bound, atol=bound)
+        assert torch.equal(p[1], alone.params[key][0])
 
 
-def test_adamo_without_any_strength_is_torchs_adam():
+def test_adamo_without_any_strength_is_adam():
     runs = [Run(Method("m", "m", optimizer="adamo"), 0)]
     stack = stack_of(runs)
-    assert type(make_optimizer(runs, stack.params, stack.regularised)) is torch.optim.Adam
+    made = make_optimizer(runs, stack.params, stack.regularised)
+    assert isinstance(made, torch.optim.Adam) and not isinstance(made, AdamO)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -84,7 +83,7 @@ def test_adam_in_a_group_of_adamo_has_strength_zero(order):
     runs = [Run(methods[i], 0) for i in order]
     stack = stack_of(runs)
     made = make_optimizer(runs, stack.params, stack.regularised)
-    assert type(made) is AdamO
+    assert isinstance(made, AdamO)
     strengths = made.param_groups[0]["isometry_strength"].tolist()
     assert strengths == pytest.approx([methods[i].isometry_strength for i in order])
     assert made.param_groups[1]["isometry_strength"] == 0

@@ -1,13 +1,14 @@
 """Contracts of dyniso.study.runner: what is stored is not trained again, and stopping loses nothing."""
 
+import errno
+import os
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from dyniso.study import runner, store, train
+from dyniso.study import checkpoint, files, runner, store, train
 from dyniso.study.checkpoint import Checkpoint, OutOfTime
 from dyniso.study.provenance import cpu_name
 from dyniso.study.runner import grouped, most_runs, resolve_device
@@ -19,7 +20,6 @@ from dyniso.study.train import bytes_a_run
 
 CPU = torch.device("cpu")
 KEYS = ["task", "layer", "metric"]
-ROUNDING = 2e-5  # float32, over a dozen steps
 ACTING = {  # settings with which a method acts within a few steps
     "redo": (("every", 3), ("threshold", 0.5)),
     "continual_backprop": (("maturity", 2), ("rate", 0.1)),
@@ -45,12 +45,11 @@ def all_runs(experiment: Experiment) -> list[Run]:
     return [Run(m, s) for m in experiment.methods for s in experiment.seeds]
 
 
-def assert_same_rows(found: pd.DataFrame, expected: pd.DataFrame, tolerance: float = ROUNDING) -> None:
-    """The same keys, and values within the tolerance, relative for large ones."""
+def assert_same_rows(found: pd.DataFrame, expected: pd.DataFrame) -> None:
+    """The same keys and, bit for bit, the same values."""
     keys = [k for k in ("method", "seed", *KEYS) if k in expected]
     found, expected = (f.sort_values(keys, ignore_index=True) for f in (found, expected))
-    pd.testing.assert_frame_equal(found[keys], expected[keys])
-    np.testing.assert_allclose(found["value"], expected["value"], rtol=tolerance, atol=tolerance)
+    pd.testing.assert_frame_equal(found[[*keys, "value"]], expected[[*keys, "value"]], check_exact=True)
 
 
 # --------------------------------------------------------------------------------------------------- groups and devices
@@ -118,7 +117,7 @@ def test_added_seed_trains_that_seed_only(tiny, tmp_path, trained):
 
 
 @pytest.mark.parametrize("lost", [[0], [3], [1, 2], [0, 1]])
-def test_resumed_run_equals_uninterrupted_one(tiny, tmp_path, trained, lost):
+def test_runs_that_are_made_again_are_bitwise_what_they_were_beside_the_others(tiny, tmp_path, trained, lost):
     whole = runner.run(tiny, "cpu", tmp_path, progress=False)
     for i in lost:
         store.experiment_paths(tmp_path, tiny)[i].unlink()
@@ -233,15 +232,99 @@ def test_damaged_checkpoint_is_an_error_that_names_it_and_stays_where_it_is(tiny
     assert path.exists()
 
 
+def names_of(folder, experiment) -> list[str]:
+    return [path.name for path in store.experiment_paths(folder, experiment)]
+
+
 def test_checkpoint_of_other_settings_or_code_is_not_taken_up(tiny, tmp_path, monkeypatch):
     with pytest.raises(OutOfTime):
         runner.run(tiny, "cpu", tmp_path, progress=False, time_budget_s=0)
-    runs = [Run(m, s) for m in tiny.methods for s in tiny.seeds]
-    own = runner.checkpoint_path(tmp_path, tiny, runs)
-    assert own.exists()
-    assert runner.checkpoint_path(tmp_path, replace(tiny, batch=8), runs) != own
+    here = tmp_path / tiny.name / tiny.tier
+    own, others = names_of(tmp_path, tiny), names_of(tmp_path, replace(tiny, batch=8))
+    assert checkpoint.begun(here, own, own) == [own]
+    assert checkpoint.begun(here, others, others) == []
     monkeypatch.setattr(store, "code_digest", lambda *_: "newer code")
-    assert runner.checkpoint_path(tmp_path, tiny, runs) != own
+    newer = names_of(tmp_path, tiny)
+    assert checkpoint.begun(here, newer, newer) == []
+
+
+@pytest.mark.parametrize("stored", [1, 2, 3])
+def test_group_killed_between_two_writes_is_taken_up_whole_and_nothing_of_it_is_trained_again(
+    tiny, tmp_path, monkeypatch, stored
+):
+    whole = runner.run(tiny, "cpu", tmp_path / "whole", progress=False)
+    written, write = [], store.write_run
+
+    def killed(*arguments):
+        if len(written) == stored:
+            raise Killed
+        written.append(write(*arguments))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_run", killed)
+        with pytest.raises(Killed):
+            runner.run(tiny, "cpu", tmp_path / "parts", progress=False, checkpoint_every_s=0)
+    tasks, original = [], train.train_one
+    monkeypatch.setattr(train, "train_one", lambda *a: (tasks.append((a[4], len(a[2]))), original(*a))[1])
+    resumed = runner.run(tiny, "cpu", tmp_path / "parts", progress=False)
+    assert tasks == [(1, 4)]  # the last task, of the whole group
+    assert_same_rows(resumed, whole)
+    assert sorted(p.name for p in (tmp_path / "parts").rglob("*.*")) == sorted(names_of(tmp_path, tiny))
+
+
+def test_group_that_was_begun_with_fewer_seeds_goes_on_where_more_are_asked_for(tiny, tmp_path, trained):
+    with pytest.raises(OutOfTime):
+        runner.run(tiny, "cpu", tmp_path, progress=False, time_budget_s=0)
+    runner.run(replace(tiny, seeds=(0, 1, 2)), "cpu", tmp_path, progress=False)
+    assert trained[1:] == [trained[0], [("adam", 2), ("adamo_0.1", 2)]]
+
+
+def test_what_a_dead_process_left_is_swept_by_the_next_run_and_by_none_beside_a_living_one(tiny, tmp_path):
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+    here = tmp_path / tiny.name / tiny.tier
+    left = here / f".adam-0.parquet.{'0' * 32}.tmp"
+    orphan = Checkpoint(here, names_of(tmp_path, tiny))
+    orphan.save({})
+    left.write_bytes(b"half")
+    with files.holding(here, lambda: None):
+        left.write_bytes(b"half")
+        runner.run(tiny, "cpu", tmp_path, progress=False)
+        assert left.exists() and orphan.path.exists()
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+    assert not left.exists() and not orphan.path.exists()
+
+
+def test_no_flipped_byte_of_a_checkpoint_is_taken_up(tiny, tmp_path):
+    with pytest.raises(OutOfTime):
+        runner.run(tiny, "cpu", tmp_path, progress=False, time_budget_s=0)
+    (path,) = tmp_path.rglob("*.checkpoint")
+    content = path.read_bytes()
+    for place in [*range(0, 900, 23), *range(900, len(content), 4999)]:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        with pytest.raises(UnusableError, match=f"{path.name} is damaged; delete it"):
+            runner.run(tiny, "cpu", tmp_path, progress=False)
+    path.write_bytes(content)
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+
+
+def test_full_disk_is_one_line_before_any_training(tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(train, "train_group", refuse)
+    monkeypatch.setattr(files.Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"^cannot write to .*: No space left on device; set DYNISO_RUNS"):
+        runner.run(tiny, "cpu", tmp_path, progress=False)
+
+
+def test_damaged_run_is_an_error_before_any_training(tiny, tmp_path, monkeypatch):
+    maxmin = replace(tiny.methods[0], name="maxmin", activation="maxmin")
+    runner.run(tiny, "cpu", tmp_path, progress=False)
+    path = store.experiment_paths(tmp_path, tiny)[2]
+    path.write_bytes(path.read_bytes()[:-9])
+    monkeypatch.setattr(train, "train_group", refuse)
+    with pytest.raises(UnusableError, match=path.name):
+        runner.run(replace(tiny, methods=(*tiny.methods, maxmin)), "cpu", tmp_path, progress=False)
 
 
 def test_fresh_run_takes_up_no_checkpoint(tiny, tmp_path, monkeypatch):
@@ -254,18 +337,17 @@ def test_fresh_run_takes_up_no_checkpoint(tiny, tmp_path, monkeypatch):
 
 
 def test_interrupted_save_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
-    checkpoint = Checkpoint(tmp_path / "a.checkpoint")
-    checkpoint.save({"x": torch.ones(2)})
+    saves = Checkpoint(tmp_path, ["adam-0.parquet"])
+    saves.save({"x": torch.ones(2)})
 
-    def broken(_state, file):
-        file.write(b"half")
+    def broken(*_):
         raise Killed
 
-    monkeypatch.setattr(torch, "save", broken)
+    monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(Killed):
-        checkpoint.save({"x": torch.zeros(2)})
-    assert torch.equal(checkpoint.load(CPU)["x"], torch.ones(2))
-    assert [p.name for p in tmp_path.iterdir()] == ["a.checkpoint"]
+        saves.save({"x": torch.zeros(2)})
+    assert torch.equal(saves.load(CPU)["x"], torch.ones(2))
+    assert list(tmp_path.iterdir()) == [saves.path]
 
 
 # ---------------------------------------------------------------------------------------------- shards and memory

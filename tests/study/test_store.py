@@ -1,7 +1,6 @@
 """Contracts of dyniso.study.store: a file is whole or absent, says what made it, and is never taken for another."""
 
 import os
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,14 @@ def write_all(folder, experiment, code="now"):
         for seed in experiment.seeds:
             rows = ROWS.assign(value=ROWS["value"] + 10 * m + seed)
             store.write_run(folder, experiment, method, seed, rows, {**MADE_BY, "code": code})
+
+
+def outcome(read, path):
+    """The rows that a file gives, as they are stored; or None where reading refuses in one line that names it."""
+    try:
+        return read([path]).to_csv()
+    except UnusableError as error:
+        return None if path.name in str(error) and "\n" not in str(error) else str(error)
 
 
 def overwrite_middle(path):
@@ -97,7 +104,7 @@ def test_folder_with_special_characters_is_no_pattern_that_matches_another(tmp_p
         store.write_parquet(FRAME.assign(a=name), tmp_path / name / "x.parquet", {"made in": name})
     path = tmp_path / folder / "x.parquet"
     assert store.read_metadata(path) == {"made in": folder}
-    assert set(store.query(path, "*", "read_parquet")["a"]) == {folder}
+    assert set(store.query(path, "*")["a"]) == {folder}
 
 
 # ---------------------------------------------------------------------------------------------------- one run
@@ -111,7 +118,11 @@ def test_run_comes_back_with_its_rows_and_provenance(tmp_path, tiny):
     assert constant.to_dict("records") == [
         {"experiment": "random_labels", "tier": "smoke", "method": "adamo_0.1", "seed": 7, "wall_s": 1.5}
         | {"digest": digest(tiny, tiny.methods[1]), "commit": "abc", "torch": "2.13"}
-        | {"hardware": "O'Brien's CPU\nüber", "stacked_runs": MADE_BY.get("stacked_runs", "")}
+        | {
+            "packages": store.as_text(store.versions(tiny)),
+            "hardware": "O'Brien's CPU\nüber",
+            "stacked_runs": MADE_BY.get("stacked_runs", ""),
+        }
     ]
 
 
@@ -140,16 +151,12 @@ def test_run_of_other_code_is_neither_reused_nor_overwritten(tmp_path, tiny, mon
     assert ours.exists() and not theirs.exists()
 
 
-def test_folder_that_cannot_be_written_is_named_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(store.os, "access", lambda *_: False)
-    with pytest.raises(OSError, match=f"cannot write to '{re.escape(str(tmp_path))}'; set DYNISO_RUNS"):
-        store.require_writable(tmp_path)
-
-
 @pytest.mark.parametrize("bad", ["file/runs", "\udcff"], ids=["below a file", "not UTF-8"])
 def test_folder_that_cannot_be_is_one_line_before_any_work(tmp_path, tiny, bad):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"^cannot write to .*; set DYNISO_RUNS to a folder that can be written$"):
+    with pytest.raises(
+        OSError, match=r"^cannot write to .*; set DYNISO_RUNS to a folder that can be written, with room$"
+    ):
         runner.run(tiny, "cpu", tmp_path / bad, progress=False)
 
 
@@ -175,8 +182,74 @@ DAMAGE = {
 def test_damaged_run_is_an_error_that_says_to_delete_it(tmp_path, tiny, damage):
     path = store.write_run(tmp_path, tiny, tiny.methods[0], 0, ROWS, MADE_BY)
     damage(path)
-    with pytest.raises(UnusableError, match=r"adam-0-.*\.parquet is damaged or no parquet file; delete it"):
+    with pytest.raises(UnusableError, match=r"adam-0-.*\.parquet is damaged.*; delete it"):
         store.read_runs([path])
+
+
+def test_no_flipped_byte_of_a_run_is_read_as_a_result(tmp_path, tiny):
+    path = store.write_run(tmp_path, tiny, tiny.methods[0], 0, ROWS, MADE_BY)
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        assert outcome(store.read_runs, path) is None, place
+
+
+def test_run_without_a_seal_is_no_run(tmp_path, tiny):
+    path = store.write_run(tmp_path, tiny, tiny.methods[0], 0, ROWS, MADE_BY)
+    facts = store.read_metadata(path)
+    pairs = ", ".join(f"{store.quoted(key)}: {store.quoted(value)}" for key, value in facts.items())
+    half = f"(SELECT * FROM '{path}' LIMIT 1) TO '{path}' (FORMAT parquet, KV_METADATA {{{pairs}}})"
+    duckdb.connect().execute(f"COPY {half}")
+    with pytest.raises(UnusableError, match=r"adam-0-.*\.parquet is damaged or not made by .*no seal"):
+        store.read_runs([path])
+
+
+@pytest.mark.parametrize("other", ["seed", "method", "settings", "tier"])
+def test_copy_of_another_run_under_the_name_of_a_run_is_not_read_as_it(tmp_path, tiny, other):
+    changed = (
+        replace(tiny, batch=8) if other == "settings" else replace(tiny, tier="check") if other == "tier" else tiny
+    )
+    theirs = store.write_run(tmp_path, changed, tiny.methods[other == "method"], int(other == "seed"), ROWS, MADE_BY)
+    path = store.run_path(tmp_path, tiny, tiny.methods[0], 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(theirs, path)
+    with pytest.raises(UnusableError, match=r"adam-0-.*\.parquet holds (another run|other rows)"):
+        store.read_runs([path])
+
+
+UNFINISHED = {
+    "no rows": ROWS[:0],
+    "half the tasks": ROWS[ROWS["task"] == 0],
+    "no score": ROWS[ROWS["metric"] == "sigma_max"],
+    "twice": pd.concat([ROWS, ROWS]),
+}
+
+
+@pytest.mark.parametrize("rows", UNFINISHED.values(), ids=UNFINISHED)
+def test_rows_of_an_unfinished_run_are_not_stored(tmp_path, tiny, rows):
+    with pytest.raises(ValueError, match="in a finished run"):
+        store.write_run(tmp_path, tiny, tiny.methods[0], 0, rows, MADE_BY)
+    assert list(tmp_path.rglob("*.parquet")) == []
+
+
+@pytest.mark.parametrize("folder", ["seed=7", "method=adamo", "value=1", "task=x"])
+def test_folder_called_key_equals_value_adds_nothing_to_the_rows(tmp_path, tiny, folder):
+    plain, named = (store.write_run(tmp_path / f, tiny, tiny.methods[0], 3, ROWS, MADE_BY) for f in ("plain", folder))
+    pd.testing.assert_frame_equal(store.read_runs([named]), store.read_runs([plain]))
+
+
+def test_run_of_other_package_versions_is_neither_reused_nor_overwritten(tmp_path, tiny, monkeypatch):
+    ours = store.run_path(tmp_path, tiny, tiny.methods[0], 0)
+    monkeypatch.setattr(store, "versions", lambda _: {"torch": "9.9", "numpy": "9.9"})
+    assert store.run_path(tmp_path, tiny, tiny.methods[0], 0) != ours
+
+
+def test_path_that_begins_with_a_tilde_is_the_same_folder_for_every_program(tmp_path, tiny, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    path = store.write_run(Path("~/runs"), tiny, tiny.methods[0], 0, ROWS, MADE_BY)  # a folder that is called "~"
+    assert path.exists() and not (tmp_path / "home").exists()
+    assert len(store.read_runs([path])) == len(ROWS)
 
 
 def test_missing_run_is_an_error_that_names_it_and_the_command(tmp_path, tiny):

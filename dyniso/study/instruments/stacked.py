@@ -47,6 +47,15 @@ def evaluate(stack: Stack, task: TaskData, chunk: int = 1000) -> tuple[Tensor, T
     return accuracy, mean_loss
 
 
+def over_steps(values: Tensor) -> Tensor:
+    """Mean over the first axis of (steps, runs), summed for each run in the same order whatever runs are beside it.
+
+    >>> over_steps(torch.tensor([[1.0, 4.0], [2.0, 8.0]]))
+    tensor([1.5000, 6.0000])
+    """
+    return values.T.contiguous().mean(1)
+
+
 def steps_to(threshold: float, hits: Tensor) -> Tensor:
     """First step at which the accuracy of the last `WINDOW` minibatches reaches a threshold; all steps if none does.
 
@@ -80,7 +89,7 @@ def weight_measures(stack: Stack) -> Measures:
 
 def run_norm(params: list[Tensor]) -> Tensor:
     """Euclidean norm of all parameters of each run, shape (runs,)."""
-    return torch.stack([p.detach().flatten(1).norm(dim=1) for p in params]).norm(dim=0)
+    return torch.stack([p.detach().flatten(1).norm(dim=1) for p in params], 1).norm(dim=1)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..instruments import single
-from ..instruments.stacked import Measures, each_run
+from ..instruments.stacked import Measures, each_run, over_steps
 from ..specs.reinforcement import ACTIONS, OBSERVATIONS, GameExperiment
 from ..stack import Run
 from .agent import Agent
@@ -120,7 +120,7 @@ class Player:
                 found = losses(logits, new_values, actions, log_probs, values, gains, ppo)
                 agent.update(found.total)
                 seen.append(found._replace(total=found.total.detach()))
-        return Losses(*(torch.stack(column).mean(0) for column in zip(*seen, strict=True)))
+        return Losses(*(over_steps(torch.stack(column)) for column in zip(*seen, strict=True)))
 
     @torch.no_grad()
     def evaluate(self, visits: list[Visit]) -> Tensor:

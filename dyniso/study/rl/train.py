@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoint import Checkpoint
-from ..instruments.stacked import Measures, frames
+from ..instruments.stacked import Measures, frames, over_steps
 from ..learner import denormals_as_zero
 from ..specs.reinforcement import GameExperiment, Games
 from ..stack import Run
@@ -46,7 +46,7 @@ class Log:
         found["", "return"] = returns.sum(0) / finished.sum(0)
         found["", "episodes"] = finished.sum(0)
         found["", "reward_rate"] = 1000 * rewards.sum(0) / float(self.steps.sum())
-        return found | {("", name): torch.stack(values).mean(0) for name, values in self.losses.items()}
+        return found | {("", name): over_steps(torch.stack(values)) for name, values in self.losses.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": self.sums, "steps": self.steps, "losses": dict(self.losses)}

@@ -31,7 +31,7 @@ STACKED = 5e-3  # float32: a batched product rounds otherwise than a single one,
 def rows_of(experiment: GameExperiment, tmp_path, seeds=SEEDS) -> list[pd.DataFrame]:
     """Rows of all methods x seeds in one stack."""
     runs = [Run(m, s) for m in experiment.methods for s in seeds]
-    return train_group(experiment, runs, CPU, tqdm(disable=True), Checkpoint(tmp_path / "checkpoint", 1e9))
+    return train_group(experiment, runs, CPU, tqdm(disable=True), Checkpoint(tmp_path, ["adam-0.parquet"], 1e9))
 
 
 def value(rows: pd.DataFrame, metric: str, task: int, layer: str = "") -> float:
@@ -153,7 +153,7 @@ def test_stacked_runs_of_two_strengths_in_two_games_equal_each_alone(games, tmp_
     experiment = only("adam", "adamo")
     runs = [Run(m, s) for m, s in zip(experiment.methods, SEEDS, strict=True)]
     assert visit(TINY.games, SEEDS[0], 0).game != visit(TINY.games, SEEDS[1], 0).game
-    bar, checkpoint = tqdm(disable=True), Checkpoint(tmp_path / "checkpoint", 1e9)
+    bar, checkpoint = tqdm(disable=True), Checkpoint(tmp_path, ["adam-0.parquet"], 1e9)
     together = train_group(experiment, runs, CPU, bar, checkpoint)
     for run, rows in zip(runs, together, strict=True):
         (alone,) = train_group(experiment, [run], CPU, bar, checkpoint)
