@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import functools
 import hashlib
 import json
 import os
@@ -31,7 +30,6 @@ from dyniso.study.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
 LIST, TARGET = ROOT / "tests" / "mutants.toml", ROOT / "book" / "evidence" / "mutants.json"
-CONFTEST = ROOT / "tests" / "conftest.py"
 EQUAL = "equivalent"
 KEYS = {"file", "old", "new", "why", "tests", EQUAL}
 LIMIT_S = 600  # a mutant that loops for ever is caught by then
@@ -89,7 +87,7 @@ def tried(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     return row | {
         "result": "caught" if failed else "survived",
         "by": last,
-        "basis": basis(entry),
+        "basis": basis(entry, folder),
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -122,24 +120,17 @@ def require_passing(entries: list[dict[str, Any]], folder: Path, jobs: int = 0) 
 def known(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Results that are stored, by file and change, of entries whose tests and the library say the same as then."""
     stored = json.loads(TARGET.read_text(encoding="utf-8"))["rows"] if TARGET.exists() else []
-    now = {key(e): basis(e) for e in entries if EQUAL not in e}
+    now = {key(e): basis(e, ROOT) for e in entries if EQUAL not in e}
     return {key(row): row for row in stored if now.get(key(row)) == row.get("basis", "")}
 
 
-def basis(entry: dict[str, Any]) -> str:
-    """Digest of what a result rests on: the library, the tools, and the tests that are run with what they share."""
-    tests = {ROOT / test.partition("::")[0] for test in entry["tests"]}
+def basis(entry: dict[str, Any], root: Path) -> str:
+    """Digest of what a result rests on: the library, and the tests that are run with what they share."""
+    tests = {root / test.partition("::")[0] for test in entry["tests"]}
     shared = {path for test in tests for path in test.parent.glob("*.py") if not path.name.startswith("test_")}
-    files = [sha256(path) for path in sorted(tests | shared | {CONFTEST})]
-    content = "\0".join([code_digest(), *entry["tests"], *files])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-@functools.cache
-def code_digest() -> str:
-    """Digest of all code below dyniso/ and tools/."""
-    paths = sorted(path for folder in ("dyniso", "tools") for path in (ROOT / folder).rglob("*.py"))
-    return hashlib.sha256("".join(map(sha256, paths)).encode()).hexdigest()
+    code = {*(root / "dyniso").rglob("*.py"), root / entry["file"]}
+    files = [sha256(path) for path in sorted(code | tests | shared | {root / "tests" / "conftest.py"}) if path.exists()]
+    return hashlib.sha256("\0".join([*entry["tests"], *files]).encode()).hexdigest()[:16]
 
 
 def sha256(path: Path) -> str:

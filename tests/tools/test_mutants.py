@@ -79,8 +79,6 @@ def test_tests_that_fail_without_any_mutant_are_refused(tool, project):
 
 def test_result_is_known_until_its_tests_or_the_code_change(tool, project, monkeypatch):
     monkeypatch.setattr(tool, "TARGET", project / "table.json")
-    monkeypatch.setattr(tool, "CONFTEST", project / "half.py")
-    monkeypatch.setattr(tool, "code_digest", lambda: "code")
     tool.write([tool.tried(entry(), project)])
     assert [row["result"] for row in tool.known([entry()]).values()] == ["caught"]
     assert tool.known([entry(tests=["test_half.py::test_half"])]) == {}
@@ -90,7 +88,6 @@ def test_result_is_known_until_its_tests_or_the_code_change(tool, project, monke
 
 def test_each_mutant_is_tried_once_and_none_after_the_time(tool, project, monkeypatch):
     monkeypatch.setattr(tool, "copied", lambda folder: project)
-    monkeypatch.setattr(tool, "CONFTEST", project / "half.py")
     both = [entry(), entry(new="0.5 * x")]
     assert {row["new"]: row["result"] for row in tool.try_all(both, 1, 1e9)} == {
         "x / 3": "caught",
