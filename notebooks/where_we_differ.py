@@ -123,7 +123,7 @@ claim(
     "words-of-the-paper-and-its-readers",
     f"Of {sum(stated.values())} statements by the paper or its readers: {', '.join(f'{n} {w}' for w, n in stated.items())}. Of those that "
     "experiments judge most hold in part.",
-    2 * stated["partly"] > sum(stated.get(word, 0) for word in claims.VERDICTS if word != "not run"),
+    2 * stated.get("partly", 0) > sum(stated.get(word, 0) for word in claims.VERDICTS if word != "not run"),
 )
 
 # %% [markdown]

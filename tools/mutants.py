@@ -73,14 +73,17 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def tried(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Apply one mutant in a copy, run its tests, and take it back: caught or survived, with seconds and what failed."""
+def tried(entry: dict[str, Any], folder: Path, earlier: str = "") -> dict[str, Any]:
+    """Apply one mutant in a copy, run its tests, and take it back: caught or survived, with seconds and what failed.
+
+    A test that saw it earlier is run first, and alone if it still does.
+    """
     path = folder / entry["file"]
     whole = path.read_text(encoding="utf-8")
     path.write_text(whole.replace(entry["old"], entry["new"]), encoding="utf-8")
     started = time.monotonic()
     try:
-        failed, last = first_failure(entry["tests"], folder)
+        failed, last = seen_again(earlier, entry, folder) or first_failure(entry["tests"], folder)
     finally:
         path.write_text(whole, encoding="utf-8")
     row = {key: entry[key] for key in ("file", "old", "new", "why")}
@@ -90,6 +93,17 @@ def tried(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
         "basis": basis(entry, folder),
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def seen_again(test: str, entry: dict[str, Any], folder: Path) -> tuple[bool, str] | None:
+    """What `first_failure` says of one test, if that is among an entry's tests and fails; None otherwise."""
+    if not any(test == named or test.startswith(f"{named}::") for named in entry["tests"]):
+        return None
+    try:
+        failed, last = first_failure([test], folder)
+    except RuntimeError:  # a test of this name is no longer there
+        return None
+    return (True, last) if failed else None
 
 
 def first_failure(tests: list[str], folder: Path, limit_s: float | None = LIMIT_S, jobs: int = 0) -> tuple[bool, str]:
@@ -119,9 +133,15 @@ def require_passing(entries: list[dict[str, Any]], folder: Path, jobs: int = 0) 
 
 def known(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Results that are stored, by file and change, of entries whose tests and the library say the same as then."""
-    stored = json.loads(TARGET.read_text(encoding="utf-8"))["rows"] if TARGET.exists() else []
+    stored = stored_rows()
     now = {key(e): basis(e, ROOT) for e in entries if EQUAL not in e}
     return {key(row): row for row in stored if now.get(key(row)) == row.get("basis", "")}
+
+
+def stored_rows() -> list[dict[str, Any]]:
+    """The rows of the table as it is, of whatever code."""
+    rows: list[dict[str, Any]] = json.loads(TARGET.read_text(encoding="utf-8"))["rows"] if TARGET.exists() else []
+    return rows
 
 
 def basis(entry: dict[str, Any], root: Path) -> str:
@@ -152,13 +172,14 @@ def try_all(todo: list[dict[str, Any]], jobs: int, seconds: float) -> Iterator[d
     """Try some mutants, several side by side in copies of their own; those that no time is left for are left out."""
     deadline = time.monotonic() + seconds
     copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    earlier = {key(row): row["by"] for row in stored_rows()}
 
     def one(entry: dict[str, Any]) -> dict[str, Any] | None:
         if time.monotonic() > deadline:
             return None
         folder = copies.get()
         try:
-            return tried(entry, folder)
+            return tried(entry, folder, earlier.get(key(entry), ""))
         finally:
             copies.put(folder)
 

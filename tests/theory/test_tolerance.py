@@ -103,3 +103,7 @@ def test_cost_is_that_of_the_worst_input():
     x = torch.randn(9, 12, generator=draws(), dtype=torch.float64)
     each = [cost(net, row[None]).condition_number for row in x]
     assert cost(net, x).condition_number == pytest.approx(max(each)) and max(each) > 1.01 * sorted(each)[4]
+
+
+def test_last_layer_has_nothing_behind_it_that_could_stretch():
+    assert depth_bound(0.3, 1) == 1

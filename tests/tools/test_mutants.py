@@ -70,6 +70,17 @@ def test_mistake_is_caught_by_a_test_that_fails_and_taken_back(tool, project, ne
     assert "x / 2" in (project / "half.py").read_text()
 
 
+def test_what_saw_a_mistake_earlier_is_run_first_and_no_more_if_it_still_does(tool, project, monkeypatch):
+    calls, run = [], tool.first_failure
+    monkeypatch.setattr(tool, "first_failure", lambda tests, *rest: calls.append(tests) or run(tests, *rest))
+    assert tool.tried(entry(), project, "test_half.py::test_half")["result"] == "caught"
+    assert tool.tried(entry(new="0.5 * x"), project, "test_half.py::test_half")["result"] == "survived"
+    assert tool.tried(entry(), project, "test_half.py::test_gone")["by"] == "test_half.py::test_half"
+    assert tool.tried(entry(), project, "test_other.py::test_other")["by"] == "test_half.py::test_half"
+    one, whole = ["test_half.py::test_half"], ["test_half.py"]
+    assert calls == [one, one, whole, ["test_half.py::test_gone"], whole, whole]
+
+
 def test_tests_that_fail_without_any_mutant_are_refused(tool, project):
     tool.require_passing([entry()], project)
     (project / "half.py").write_text("def half(x):\n    return x\n")
