@@ -74,7 +74,7 @@ def test_a_stream_is_refused(tiny):
 
 
 def test_effect_of_several_pairs_is_their_mean_in_each_seed_and_not_a_larger_sample():
-    results = made(lambda arm, seed, cycle, game: 1.5 if arm == "maxmin" else 1.0)
+    results = made(lambda arm, seed, cycle, game: 1.5 + seed if arm == "maxmin" else 1.0)
     assert arms.effect(results, [("maxmin", "adam"), ("adam", "maxmin")]) == (0, 0, 0)
 
 
