@@ -197,8 +197,8 @@ class Bucket:
         weight, place = places[worst]
         c = float(self.c[worst]) if isinstance(self.c, Tensor) else self.c
         where = f"a weight of shape {tuple(weight.owner.shape)}"
-        where += f", map {place % weight.maps} of {weight.maps}," if weight.maps > 1 else ""
-        where += f", run {place // weight.maps}," if weight.runs > 1 else ""
+        where += f", map {place % weight.maps} of {weight.maps}" if weight.maps > 1 else ""
+        where += f", run {place // weight.maps}" if weight.runs > 1 else ""
         reason = "c must be below 1/4, or no singular value settles at 1"
         if c < 0.25:
             reason = f"the limit is sigma_max^2 = 1 + 1/(2c) = {float(limit[worst]):.4g}"
@@ -235,7 +235,7 @@ def gram_less_identity(W: Tensor) -> Tensor:
 
 def symmetric_gram(W: Tensor) -> Tensor:
     """`smaller_gram` of one matrix from 10 of its 16 blocks; the others are their transposes."""
-    rows = W.mT if W.shape[0] >= W.shape[1] else W
+    rows = W if W.shape[0] < W.shape[1] else W.mT  # W'W of a square one, as `smaller_gram` has it
     m, step = len(rows), len(rows) // 4
     G = rows.new_empty(m, m)
     for start in range(0, m, step):

@@ -74,8 +74,12 @@ mu_1, mu_2 = squares.mean(), squares.square().mean()
 parts = (mu_2 - mu_1**2) + (mu_1 - 1) ** 2
 
 # %% tags=["hide-input"]
-gap = abs(float(gram_deviation(W) / 64 - parts))
-claim("two-parts-add-up", f"The two parts add up to the penalty of eq. 16, to {gap:.0e}.", gap < 1e-12)
+gap, of_the_norm = abs(float(gram_deviation(W) / 64 - parts)), float((mu_1 - 1) ** 2 / parts)
+claim(
+    "two-parts-add-up",
+    f"The two parts add up to the penalty of eq. 16, to {gap:.0e}; of a Gaussian matrix's the second is {of_the_norm:.1e}.",
+    gap < 1e-12 and of_the_norm < 0.01,
+)
 claim(
     "gaussian-has-the-norm-not-the-spectrum",
     f"A Gaussian matrix has mu_1 = {float(mu_1):.2f} and mu_2 = {float(mu_2):.2f}: the right norm and a wide spectrum.",

@@ -68,12 +68,19 @@ test = data.load("mnist-small", "test")
 pixels = torch.from_numpy(images.x).float()
 x_test = (torch.from_numpy(test.x).flatten(1).float() - pixels.mean()) / pixels.std()
 accuracy = float((model(x_test).argmax(1) == torch.from_numpy(test.y)).float().mean())
-hidden = spectrum_summary(model[3].weight)
+rival = mlp(784, 10, width=128, seed=seed)
+adam = torch.optim.Adam(rival.parameters(), lr=1e-3, fused=True)
+for batch in torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).split(64):
+    adam.zero_grad()
+    nn.functional.cross_entropy(rival(x[batch]), y[batch]).backward()
+    adam.step()
+pulled, plain = (spectrum_summary(net[3].weight) for net in (model, rival))
 claim("one-pass-over-digits", f"One pass over 8,000 digits: test accuracy {accuracy:.1%}.", accuracy > 0.85)
 claim(
-    "second-layer-near-isometry",
-    f"The second layer's singular values stay in {hidden.min:.2f} to {hidden.max:.2f}.",
-    hidden.min > 0.5 and hidden.max < 2,
+    "pull-begins-to-show-in-one-pass",
+    f"These 125 steps are a tenth of the 1,250 that the pull takes to relax, $1/(8\\eta\\lambda)$, and it begins to show: mean $(\\sigma^2-1)^2$ of the "
+    f"second layer is {pulled.isometry_defect:.3f}, with plain Adam {plain.isometry_defect:.3f}.",
+    bool(pulled.isometry_defect < 0.95 * plain.isometry_defect),
 )
 
 # %% [markdown]

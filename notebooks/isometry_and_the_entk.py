@@ -314,7 +314,7 @@ loose = t["kernel_sums"] / t["kernel"]
 claim(
     "second-theorem-near",
     f"The second bound is {loose.min():.1f} to {loose.max():.0f} times too large, as a ratio of sums.",
-    loose.max() < 100,
+    loose.min() > 1 and loose.max() < 20,
 )
 collapsed, relu = t.loc["MaxMin, power law"], t.filter(like="ReLU", axis=0)
 claim(
@@ -335,7 +335,7 @@ sharper = relu["block_sums"] / relu["block"]
 claim(
     "sums-bound-finite-for-relu",
     f"The ratio of sums is finite there, {sharper.min():.1f} to {sharper.max():,.0f} times too large; for the power law {collapsed['block_sums']:.0e}.",
-    bool(np.isfinite(sharper).all()),
+    sharper.min() > 1 and sharper.max() < 1e4 and collapsed["block_sums"] < 1e-2 * collapsed["block_product"],
 )
 
 # %% [markdown]
@@ -378,7 +378,7 @@ claim(
     f"$W$, and {ends[0]:.2f} to {ends[1]:.2f} of it for a power law.",
     bool(((slopes - slope).abs() < 1e-12).logical_or((slopes - 1).abs() < 1e-12).all())
     and max(abs(s - 1) for s in share["orthogonal"]) < 1e-9
-    and 0 < ends[0] <= ends[1] < 1 + 1e-9,
+    and 0.4 < ends[0] <= ends[1] < 0.9,
 )
 claim(
     "constant-output-costs-little",

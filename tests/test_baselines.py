@@ -549,3 +549,38 @@ def test_attached_net_of_a_stack_resets_each_run_by_its_own_mask():
     method.reset_units({0: mask})
     assert [(W[r] != 1).any(1).tolist() for r in range(2)] == mask.tolist()
     assert [(V[r] == 0).all(0).tolist() for r in range(2)] == mask.tolist()
+
+
+def test_silence_at_the_level_itself_is_abnormal():
+    steps = [True] * 19 + [False, True] + [False] * 5  # one of twenty past times was two steps long
+    assert reset_steps([steps], rejection=0.05, observations=20)[0][0] == 23  # as long as that again
+
+
+def test_churn_has_no_reference_from_before_a_change_of_task(net, x):
+    method = attach(Churn(strength=1.0), net)
+    for _ in range(3):
+        net(x)
+        method.penalty()
+    method.new_task()
+    with torch.no_grad():
+        linear(net)[0].weight.add_(0.1)
+    net(x)
+    assert float(method.penalty().detach()) == 0
+
+
+def test_draws_of_a_stacked_run_are_those_of_its_own_seed():
+    W, V = torch.ones(2, 3, 3), torch.ones(2, 3, 3)
+    draws = Attached(ReDo(), [Layer("a", W, None), Layer("b", V, None)], seeds=[4, 7], batch_dims=1).normal(W)
+    alone = Attached(ReDo(), [Layer("a", W[1], None), Layer("b", V[1], None)], seeds=[7]).normal(W[1])
+    assert not torch.equal(draws[0], draws[1])
+    assert torch.equal(draws[1], alone)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_shrinking_that_follows_the_learning_rate_is_so_much_weaker(net, rate):
+    method = attach(SHRINK_PERTURB["elsayed"], net, torch.optim.SGD(net.parameters(), lr=rate))
+    weight = linear(net)[0].weight
+    with torch.no_grad():
+        weight.fill_(1e6)
+    method.after_step()
+    assert float(weight.detach().mean()) == pytest.approx(1e6 * (1 - 0.01 * rate), rel=1e-5)

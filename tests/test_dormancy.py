@@ -217,3 +217,9 @@ def test_row_flow_refuses_what_does_not_fit(S, time, part):
     with pytest.raises(ValueError) as raised:
         row_flow(torch.ones(3), S, time)
     assert part in str(raised.value)
+
+
+def test_a_unit_that_dies_is_not_reactivated():
+    alive, dead = torch.tensor([False, True]), torch.tensor([True, True])
+    assert reactivated(alive, dead).tolist() == [False, False]
+    assert reactivated(dead, alive).tolist() == [True, False]

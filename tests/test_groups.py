@@ -9,7 +9,7 @@ from torch import nn
 
 from dyniso.isometry import gram_deviation
 from dyniso.nets import mlp
-from dyniso.optim import AdamO, isometry_groups
+from dyniso.optim import AdamO, IsometryDivergenceError, isometry_groups
 
 
 class Language(nn.Module):
@@ -250,3 +250,26 @@ def test_pulled_attention_comes_nearer_to_an_isometry_than_plain_adams():
 def test_nets_of_this_package_keep_their_groups():
     net = mlp(4, 2, width=6, depth=2)
     assert names(isometry_groups(net)) == ["1.weight", "3.weight"] and len(isometry_groups(net)) == 2
+
+
+def test_tied_embedding_is_plain_where_its_head_is_registered_first():
+    net = nn.ModuleDict({"lm_head": nn.Linear(6, 11, bias=False), "body": nn.Linear(6, 6)})
+    net["embedding"] = nn.Embedding(11, 6)
+    net["embedding"].weight = net["lm_head"].weight
+    assert names(isometry_groups(net, head="include")) == ["body.weight"]
+
+
+def test_layer_that_is_called_like_a_packed_one_is_one_map_if_its_shape_says_so():
+    net = nn.ModuleDict({"qkv": nn.Linear(4, 8), "out": nn.Linear(8, 2)})  # grouped queries: 4 + 2 + 2
+    assert isometry_groups(net, head="out").pulled == {"qkv.weight": "8 x 4"}
+
+
+def test_divergence_of_a_packed_map_is_that_of_its_run():
+    W = torch.eye(4).repeat(3, 3, 1)  # three runs, each of q, k and v
+    W[1, 4:8] *= 100
+    p = nn.Parameter(W)
+    p.grad = torch.zeros_like(p)
+    optimizer = AdamO([p], lr=1e-2, isometry_strength=0.1, isometry_blocks=(3, 1), batch_dims=1)
+    with pytest.raises(IsometryDivergenceError, match="map 1 of 3, run 1") as error:
+        optimizer.step()
+    assert error.value.runs == [1]

@@ -117,3 +117,8 @@ def test_half_precision_model_gets_the_rounded_draws_of_a_single_precision_one(s
         initialise(model, scheme, generator=torch.Generator().manual_seed(0))
     for a, b in zip(*(m.parameters() for m in models), strict=True):
         assert b.dtype == dtype and torch.equal(a.to(dtype), b)
+
+
+def test_kaiming_counts_the_window_of_a_convolution_in_its_fan_in():
+    weight = initialise(nn.Conv2d(8, 400, 5), "kaiming", generator=torch.Generator().manual_seed(0)).weight
+    assert float(weight.detach().std()) == pytest.approx(math.sqrt(2 / (8 * 25)), rel=0.02)  # 8e4 draws

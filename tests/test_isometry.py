@@ -167,3 +167,10 @@ def test_equal_rows_get_equal_gradients_to_the_last_bit(shape):
     for _ in range(50):
         W = W - 1e-2 * gram_deviation_grad(W)
     assert torch.equal(W[0], W[1])
+
+
+def test_singular_values_of_a_rank_deficient_matrix_are_zero_and_not_nan():
+    g = torch.Generator().manual_seed(0)
+    W = torch.randn(20, 12, 1, generator=g) @ torch.randn(20, 1, 12, generator=g)  # rounding makes eigenvalues negative
+    sigma = singular_values(W)
+    assert torch.isfinite(sigma).all() and float(sigma[:, 1:].max()) < 1e-5 * float(sigma.max())

@@ -263,3 +263,8 @@ BAD_VALUES = {
 def test_bad_value_is_a_value_error_that_names_it(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_rounding_below_zero_is_not_amplified_by_a_long_flow():
+    theta = torch.diag(torch.tensor([1.0, -1e-6], dtype=torch.float64))
+    assert float(flow_plasticity(theta, 1e8)) == pytest.approx(0.5)

@@ -10,7 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from dyniso.activations import ACTIVATIONS
 from dyniso.initialisation import initialise, orthogonal_
 from dyniso.isometry import as_matrix
-from dyniso.nets import cnn, mlp, orthogonal
+from dyniso.nets import NORMS, cnn, mlp, orthogonal
 
 FLOAT32 = 1e-5  # float32 factorisations of up to 128-wide matrices: rounding is near 1e-6
 
@@ -199,3 +199,16 @@ def test_nets_are_built_on_the_default_device(build):
     with torch.device("meta"):
         model = build()
     assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+def test_generator_is_used_in_place_of_the_seed_and_advanced():
+    g = torch.Generator().manual_seed(3)
+    first, second, again = (mlp(4, 2, width=6, depth=1, generator=h) for h in (g, g, torch.Generator().manual_seed(3)))
+    weights = [net[1].weight.detach() for net in (first, second, again, mlp(4, 2, width=6, depth=1))]
+    assert torch.equal(weights[0], weights[2])
+    assert not any(torch.equal(weights[0], other) for other in (weights[1], weights[3]))
+
+
+def test_fixed_norm_learns_nothing_and_the_other_a_scale_and_a_shift():
+    plain, learned, fixed = (len(list(mlp(4, 2, 6, 2, norm=norm).parameters())) for norm in NORMS)
+    assert fixed == plain and learned == plain + 4

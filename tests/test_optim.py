@@ -410,7 +410,7 @@ def test_divergence_check_sees_each_run_of_a_stack():
 def test_divergence_of_one_run_is_seen_beside_a_run_that_is_lost(other):
     p = nn.Parameter(torch.stack([torch.full((3, 3), other), 100 * torch.eye(3)]))
     p.grad = torch.zeros_like(p)
-    with pytest.raises(IsometryDivergenceError, match=r"run [01],") as caught:
+    with pytest.raises(IsometryDivergenceError, match=r"run [01] has") as caught:
         AdamO([p], lr=1e-2, isometry_strength=1.0, batch_dims=1).step()
     assert caught.value.runs == ([1] if math.isnan(other) else [0, 1])
 
@@ -789,3 +789,49 @@ def test_default_strength_does_something_and_the_printed_one_next_to_nothing():
             optimizer.step()
         moved[name] = float(gram_deviation(p.detach()) / gram_deviation(start))
     assert moved["default"] < 0.5 and moved["printed"] > 0.95
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (516, 600), (600, 516)], ids=str)
+def test_pull_of_a_large_weight_is_that_of_its_whole_gram(shape):
+    W = torch.randn(shape, generator=torch.Generator().manual_seed(0)) / 25
+    torch.testing.assert_close(isometry_step([W], 0.01)[0], 0.01 * gram_deviation_grad(W), rtol=1e-4, atol=1e-6)
+
+
+def test_lazy_pull_that_cannot_settle_is_refused_before_any_step():
+    with pytest.raises(
+        ValueError, match=r"isometry_lr \* isometry_strength \* isometry_every = 0\.3; it must be below"
+    ):
+        AdamO([nn.Parameter(torch.eye(2))], lr=1e-3, isometry_strength=1.0, isometry_every=300)
+
+
+def test_step_at_rate_zero_does_not_move_the_turn_of_a_lazy_pull():
+    p = nn.Parameter(2 * torch.eye(2))
+    optimizer, moved = AdamO([p], lr=1e-3, isometry_strength=0.1, isometry_every=2), []
+    for rate in (1e-3, 0.0, 1e-3):  # a distributed checkpoint fills the state by a step at rate zero
+        before, p.grad = p.detach().clone(), torch.zeros_like(p)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        moved.append(not torch.equal(before, p))
+    assert moved == [False, False, True]
+
+
+@pytest.mark.parametrize("factor", [0.99, 1.01])
+def test_divergence_of_a_stacked_run_is_reported_exactly_beyond_its_own_boundary(factor):
+    strengths, lr = torch.tensor([1.0, 4.0]), 1e-2
+    sigma = (1 + 1 / (2 * lr * strengths)).sqrt() * torch.tensor([0.99, factor])
+    p = nn.Parameter(torch.eye(3) * sigma[:, None, None])
+    p.grad = torch.zeros_like(p)
+    optimizer = AdamO([p], lr=lr, isometry_strength=strengths, batch_dims=1)
+    if factor < 1:
+        optimizer.step()
+        return
+    with pytest.raises(IsometryDivergenceError) as caught:
+        optimizer.step()
+    assert caught.value.runs == [1]
+
+
+def test_zero_strength_in_a_stack_leaves_weights_alone_whose_gram_overflows():
+    p = nn.Parameter(torch.stack([2 * torch.eye(3), 1e20 * torch.eye(3)]))
+    p.grad = torch.zeros_like(p)
+    AdamO([p], isometry_strength=torch.tensor([0.1, 0.0]), batch_dims=1).step()
+    assert torch.equal(p[1], 1e20 * torch.eye(3)) and float(p[0, 0, 0].detach()) < 2

@@ -201,3 +201,12 @@ def test_bad_input_is_named_in_the_error(call, message):
 def test_rank_deficient_matrix_is_reported_by_the_iterative_polar_factor(method):
     with pytest.raises(RuntimeError, match=rf"{method}.*rank-deficient"):
         polar_factor(torch.ones(4, 4), method)
+
+
+def test_float64_is_held_to_the_rounding_of_float64():
+    W = with_spectrum(
+        [1.0, 4.2e-7], 2, 2
+    )  # the iteration stops at |Gram - I| of about 1e-7, which float32 would call exact
+    with pytest.raises(RuntimeError, match="stopped at"):
+        polar_factor(W, "newton_schulz")
+    assert polar_factor(W, "newton_schulz", tolerance=1e-5).shape == (2, 2)

@@ -9,6 +9,7 @@ from torch import nn
 import dyniso
 from dyniso import baselines
 from dyniso.activations import activation
+from dyniso.checks import require_range
 from dyniso.nets import mlp
 from dyniso.optim import OPTIONS
 
@@ -144,3 +145,10 @@ def test_every_isometry_option_is_a_keyword_of_adamo_and_of_groups():
 def test_whole_numbers_of_numpy_are_whole_numbers():
     every = adamo(isometry_every=__import__("numpy").int64(10)).param_groups[0]["isometry_every"]
     assert every == 10
+
+
+@pytest.mark.parametrize("value", [True, False, float("nan"), float("inf"), -float("inf"), "1", None], ids=repr)
+@pytest.mark.parametrize("kind", [int, float])
+def test_no_range_holds_what_is_no_finite_number(value, kind):
+    with pytest.raises(ValueError, match=re.escape(f"x={value!r}; it must be")):
+        require_range("x", value, -10, kind=kind)

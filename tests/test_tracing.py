@@ -277,3 +277,17 @@ def test_named_activations_on_maps_keep_channels_as_units():
         model = nn.Sequential(nn.Conv2d(1, 8, 3), activation(name, dim=-3), nn.Flatten(), nn.LazyLinear(2))
         model(IMAGE)
         assert only(model, IMAGE).by_unit().shape == (72, 16 if name == "crelu" else 8)
+
+
+@pytest.mark.parametrize(
+    ("act", "kind"),
+    [
+        (lambda z: z.clamp(0), "relu"),
+        (lambda z: z.clamp(min=0), "relu"),
+        (lambda z: z.clamp(0, 1), "clamp"),
+        (lambda z: z.clamp(min=0, max=1), "clamp"),
+        (lambda z: torch.clip(z, 0, 6), "clamp"),
+    ],
+)
+def test_clamp_is_relu_only_where_it_has_no_upper_end(act, kind):
+    assert only(Net(lambda net, x: net.b(act(net.a(x))))).kind == kind

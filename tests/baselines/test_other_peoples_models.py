@@ -325,3 +325,17 @@ def test_attaching_with_an_example_leaves_the_model_as_it_was(make_net):
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state) and all(p.grad is None for p in net.parameters())
     assert not net._forward_hooks and not net[2]._forward_hooks
+
+
+class Zeroed(nn.Module):
+    def forward(self, x):
+        return x.mul_(0.0)
+
+
+def test_what_a_later_layer_does_in_place_is_not_taken_for_the_activation():
+    net, x = nn.Sequential(nn.Linear(4, 6), nn.Sigmoid(), nn.Linear(6, 2)), torch.ones(3, 4)
+    with torch.no_grad():
+        method = attach(ReDo(), net, example=x)
+        net[1].register_forward_hook(lambda _module, _args, output: Zeroed()(output), prepend=False)
+        net(x)
+    assert float(method.activations[0].amin()) > 0

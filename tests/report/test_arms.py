@@ -71,3 +71,13 @@ def test_board_puts_the_highest_return_first_and_splits_it_by_game():
 def test_a_stream_is_refused(tiny):
     with pytest.raises(ValueError, match="random_labels is no sequence of games"):
         arms.games_of(Results(tiny, pd.DataFrame()))
+
+
+def test_effect_of_several_pairs_is_their_mean_in_each_seed_and_not_a_larger_sample():
+    results = made(lambda arm, seed, cycle, game: 1.5 + seed if arm == "maxmin" else 1.0)
+    assert arms.effect(results, [("maxmin", "adam"), ("adam", "maxmin")]) == (0, 0, 0)
+
+
+def test_a_run_that_stays_below_a_fresh_net_has_not_recovered():
+    results = made(lambda arm, seed, cycle, game: (0.2, 0.3, 0.9)[cycle] if arm == "adam" else 1.5)
+    assert arms.recovered(results, arms.failed(results, ["adam"])) == 0

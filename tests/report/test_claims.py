@@ -639,6 +639,27 @@ def test_isometry_is_paired_with_the_kernel_of_the_next_task(registry):
     assert effects.isometry_orders_kernel(runs) == pytest.approx([1.0] * 4)
 
 
+def test_metric_that_is_zero_is_as_small_as_float32_can_tell_and_not_infinitely_small():
+    assert effects.decades(np.array([0.0, 1.0])).tolist() == pytest.approx([np.log10(np.finfo(np.float32).eps), 0])
+
+
+PREDICTED = {  # claim: metric, what Adam and AdamO reach where it is true
+    "adamo_beats_adam": ("online_accuracy", 0.4, 0.8),
+    "adamo_costs_no_first_task": ("online_accuracy", 0.4, 0.8),
+    "adamo_fewer_dormant": ("dormant_0.025", 0.6, 0.2),
+    "adamo_nearer_isometry": ("isometry_defect", 3.0, 0.3),
+    "adamo_near_isometric": ("isometry_defect", 3.0, 0.01),
+}
+
+
+@pytest.mark.parametrize("id", PREDICTED)
+def test_claim_is_reproduced_where_its_statement_is_true_and_not_where_it_is_turned_round(registry, id):
+    metric, adam, adamo = PREDICTED[id]
+    for values, verdict in (((adam, adamo), "reproduced"), ((adamo, adam), "not")):
+        stored("one", rows_of(dict(zip(("adam", "adamo_0.1"), values, strict=True)), metric))
+        assert judge(replace(BY_ID[id], experiments=("one",))).verdict == verdict
+
+
 # ---------------------------------------------------------------------------------------------------- the registry
 
 

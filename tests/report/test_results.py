@@ -225,6 +225,13 @@ def test_points_have_a_gap_where_a_run_has_no_number_and_none_of_a_task_without_
     assert points[points["mean"].isna()]["task"].tolist() == [4]
 
 
+def test_score_of_a_regression_is_measured_by_the_mean_of_adams_early_losses(ten):
+    stream = specs.Stream("slow_regression", specs.BITS, samples=64, tasks=15)  # three early tasks
+    early = {0: 1.0, 1: 1.0, 2: 4.0}
+    results = results_of(replace(ten, stream=stream), lambda _m, _s, task: early.get(task, 2.0), metric="online_loss")
+    assert results.per_seed(SCORE, "adam", "late") == pytest.approx([2 / (2 + 2)] * 2)
+
+
 # ------------------------------------------------------------------------------------------------------ stored
 
 

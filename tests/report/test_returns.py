@@ -119,3 +119,11 @@ def test_unknown_metric_or_method_names_what_there_is():
     table = returns.normalised(returns.visits(rows(), SMALL))
     with pytest.raises(ValueError, match="no visits of 'adamw'"):
         returns.scores(table, "adamw", [0], SMALL.games.names)
+
+
+def test_fresh_return_is_the_mean_over_visits_and_seeds_whatever_one_of_them_reaches():
+    frame = rows()
+    lucky = (frame["method"] == SINGLE) & (frame["seed"] == 0) & (frame["metric"] == "return")
+    frame.loc[lucky, "value"] *= 5
+    reached = returns.fresh_returns(returns.visits(frame, SMALL))
+    assert reached.to_dict() == pytest.approx({game: 2 * level for game, level in LEVEL.items()})

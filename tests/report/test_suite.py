@@ -51,3 +51,27 @@ def test_curves_of_diverged_runs_count_as_the_worst(results):
     )
     again = type(r)(r.experiment, pd.DataFrame(broken))
     assert suite.late_scores({"a": again}, "adam").max() == 0
+
+
+def test_gain_is_of_the_middle_half_so_one_stream_does_not_decide_it(tiny):
+    gains = suite.gains(
+        {name: tiny_results(tiny, g) for name, g in zip("abcd", (0.1, 0.1, 0.1, 9.0), strict=True)}, "adam"
+    )
+    assert gains.loc["adamo_0.1", ["gain", "low", "high"]].tolist() == pytest.approx([0.1] * 3)
+
+
+def with_values(results, metric, value):
+    """The same results with a metric whose value is a function of seed and task."""
+    rows = results.frame[results.frame["metric"] == "sigma_max"]
+    made = rows.assign(metric=metric, value=[value(s, t) for s, t in zip(rows["seed"], rows["task"], strict=True)])
+    return type(results)(results.experiment, pd.concat([results.frame[results.frame["metric"] != metric], made]))
+
+
+def test_standard_error_of_a_protocol_is_that_of_a_sample(results):
+    spread = with_values(results["a"], "online_accuracy", lambda seed, task: 0.4 + 0.2 * seed)
+    assert suite.protocol_rows(spread, {})[0]["mean over tasks"] == "0.500 ± 0.100"  # .2 / sqrt 2 / sqrt 2
+
+
+def test_what_is_measured_at_the_ends_is_read_before_the_last_task(results):
+    rising = {name: with_values(r, "P_100", lambda seed, task: float(task)) for name, r in results.items()}
+    assert suite.predictors(rising, ["P_100"])["P_100"].unique().tolist() == [1.0]

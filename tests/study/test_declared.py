@@ -63,3 +63,9 @@ def test_code_of_a_method_is_its_file_without_the_classes_of_other_methods():
     ((module, text),) = declared.method_code("redo")
     kept = [node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
     assert (module, kept) == ("dyniso.baselines.units", ["ReDo"])
+
+
+def test_table_of_which_one_name_is_not_written_out_is_none(tmp_path):
+    (tmp_path / "streams.py").write_text("KINDS = {'a': 1, name: 2}")
+    with pytest.raises(LookupError, match=r"streams\.KINDS is no table of names that are written out"):
+        declared.names("streams", "KINDS", tmp_path)

@@ -112,3 +112,24 @@ def test_unknown_optimizer_is_an_error_that_names_the_nearest():
     object.__setattr__(runs[0].method, "optimizer", "adamm")
     with pytest.raises(ValueError, match=r"optimizer='adamm'.*did you mean 'adam'"):
         make_optimizer(runs, {"w": nn.Parameter(torch.ones(3, 2, 2))}, list)
+
+
+def test_noise_of_upgd_is_that_of_the_seed_of_each_run():
+    runs = runs_of("upgd", (0, 1))
+    stack = Stack([mlp(6, 3, width=8, depth=2, seed=5) for _ in runs], CPU)  # one net twice
+    made = make_optimizer(runs, stack.params, stack.regularised)
+    stack(torch.ones(2, 4, 6)).square().mean((1, 2)).sum().backward()
+    made.step()
+    assert not any(torch.equal(p[0], p[1]) for name, p in stack.params.items() if name.endswith("weight"))
+
+
+def test_settings_of_adamo_reach_it():
+    settings = dict(
+        isometry_strength=0.1, isometry_every=3, weight_decay=0.2, decoupled_weight_decay=True, coupled=True
+    )
+    runs = [Run(Method("m", "m", optimizer="adamo", **settings), 0)]
+    stack = stack_of(runs)
+    for group in make_optimizer(runs, stack.params, stack.regularised).param_groups:
+        assert {name: group[name] for name in settings if name != "isometry_strength"} == {
+            name: value for name, value in settings.items() if name != "isometry_strength"
+        }

@@ -18,3 +18,11 @@ def test_commit_marks_a_changed_library(monkeypatch):
     assert provenance.commit.__wrapped__() == "0123456789"
     answers["ls-files"] = ""  # installed inside some other project's checkout
     assert provenance.commit.__wrapped__() == "unknown"
+
+
+def test_commit_is_marked_if_any_file_of_the_library_differs_from_it(monkeypatch):
+    answers = {"ls-files": "__init__.py", "rev-parse": "0123456789"}
+    changed = {".": " M optim.py", "__init__.py": ""}
+    monkeypatch.delenv("DYNISO_COMMIT", raising=False)
+    monkeypatch.setattr(provenance, "git", lambda verb, *rest: answers.get(verb) or changed[rest[-1]])
+    assert provenance.commit.__wrapped__() == "0123456789+"

@@ -2,7 +2,8 @@
 
 import errno
 import os
-from dataclasses import replace
+import pickle
+from dataclasses import fields, replace
 
 import pandas as pd
 import pytest
@@ -62,6 +63,39 @@ def test_runs_are_stacked_if_they_differ_in_seed_and_strength_only(tiny):
     a, b = (Run(replace(tiny.methods[1], isometry_every=k), 0) for k in (1, 2))
     c = Run(replace(tiny.methods[1], lr=2e-3), 0)
     assert grouped([a, b, c]) == [[a], [b], [c]]
+
+
+OTHERWISE = {  # field of a method -> another value; all but name, label, seed and strength keep runs apart
+    "activation": "maxmin",
+    "lr": 2e-3,
+    "isometry_every": 2,
+    "coupled": True,
+    "baseline": "l2",
+    "norm": "layernorm",
+    "weight_decay": 0.1,
+    "decoupled_weight_decay": True,
+    "clip_norm": 1.0,
+    "schedule": "cosine",
+    "parametrization": "newton_schulz",
+    "reset_optimizer": True,
+    "bias": False,
+}
+
+
+@pytest.mark.parametrize("field", OTHERWISE)
+def test_every_setting_that_changes_training_keeps_runs_out_of_one_stack(tiny, field):
+    plain = Run(tiny.methods[1], 0)
+    other = Run(replace(tiny.methods[1], **{field: OTHERWISE[field]}), 0)
+    assert grouped([plain, other]) == [[plain], [other]]
+
+
+def test_settings_of_a_baseline_and_other_optimizers_keep_runs_apart_and_no_field_is_forgotten():
+    with_settings = [Run(Method("m", "m", baseline="l2", settings=(("strength", s),)), 0) for s in (0.1, 0.2)]
+    optimizers = [Run(Method("m", "m", optimizer=name), 0) for name in ("adam", "adamw", "sgd", "muon", "upgd")]
+    for runs in (with_settings, optimizers):
+        assert grouped(runs) == [[run] for run in runs]
+    shared = {"name", "label", "isometry_strength", "settings", "optimizer"}
+    assert {field.name for field in fields(Method)} == shared | OTHERWISE.keys()
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "mps", "meta", "cuda:x", "cuda:-1"])
@@ -348,6 +382,32 @@ def test_interrupted_save_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
         saves.save({"x": torch.zeros(2)})
     assert torch.equal(saves.load(CPU)["x"], torch.ones(2))
     assert list(tmp_path.iterdir()) == [saves.path]
+
+
+class Harmful:
+    """What runs code where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_checkpoint_runs_no_code_when_it_is_loaded(tmp_path):
+    saves = Checkpoint(tmp_path, ["adam-0.parquet"])
+    saves.save({"x": Harmful(tmp_path / "made")})
+    with pytest.raises(pickle.UnpicklingError):
+        saves.load(CPU)
+    assert not (tmp_path / "made").exists()
+
+
+def test_time_before_the_last_stop_is_counted(tmp_path):
+    first, second = (Checkpoint(tmp_path, ["adam-0.parquet"]) for _ in range(2))
+    first.started -= 100
+    first.save({})
+    second.load(CPU)
+    assert 100 <= second.elapsed_s < 160
 
 
 # ---------------------------------------------------------------------------------------------- shards and memory

@@ -61,3 +61,22 @@ def test_reach_leaves_out_what_is_reached_by_what_is_left_out_alone(tmp_path: Pa
         (package / f"{name}.py").write_text(text)
     assert sources.reach(["pack.a"], folder=package) >= {"pack.a", "pack.b", "pack.c", "pack.d"}
     assert sources.reach(["pack.a"], ["pack.b", "pack"], package) == {"pack.a", "pack.d"}
+
+
+def test_digest_does_not_depend_on_the_order_in_which_modules_are_named() -> None:
+    names = ["dyniso.isometry", "dyniso.polar", "dyniso.checks"]
+    assert sources.digest_of(names) == sources.digest_of(names[::-1])
+
+
+def test_reach_follows_imports_of_imports(tmp_path: Path) -> None:
+    package = tmp_path / "pack"
+    package.mkdir()
+    for name, text in {
+        "__init__": "",
+        "a": "from . import b",
+        "b": "from . import c",
+        "c": "from . import d",
+        "d": "",
+    }.items():
+        (package / f"{name}.py").write_text(text)
+    assert sources.reach(["pack.a"], folder=package) >= {"pack.a", "pack.b", "pack.c", "pack.d"}

@@ -232,3 +232,10 @@ def test_arm_name_of_games_means_one_arm_up_to_the_rate_and_the_strength_of_the_
         assert len({m.isometry_strength for m in e.methods if m.optimizer == "adamo"}) == 1
     alike = meanings(games, "lr", "isometry_strength", "optimizer")
     assert {name: found for name, found in alike.items() if len(found) > 1} == {}
+
+
+def test_lazy_pull_that_cannot_settle_is_refused_at_the_declaration():
+    setting = {"optimizer": "adamo", "lr": 0.1, "isometry_strength": 0.5}
+    assert Method("x", "x", **setting, isometry_every=4).isometry_every == 4
+    with pytest.raises(ValueError, match=r"isometry_every = 0\.25; it must be below 1/4"):
+        Method("x", "x", **setting, isometry_every=5)

@@ -367,3 +367,25 @@ def test_runs_folder_is_the_one_that_the_environment_names(monkeypatch, tmp_path
     assert str(store.runs_folder()) == "runs"
     monkeypatch.delenv("DYNISO_RUNS")
     assert str(store.runs_folder()) == "runs"
+
+
+def test_table_with_rows_of_a_method_that_is_no_more_is_refused(tmp_path, results, tiny):
+    write_all(tmp_path, tiny)
+    store.compact(tmp_path, tiny)
+    with pytest.raises(UnusableError, match=r"runs of other settings for \['adamo_0.1'\]"):
+        store.read_compact(replace(tiny, methods=tiny.methods[:1]))
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_table_that_lacks_a_seed_is_refused_whichever_it_is(tmp_path, results, tiny, lost):
+    some = replace(tiny, seeds=(1 - lost,))
+    write_all(tmp_path, some)
+    store.compact(tmp_path, some)
+    with pytest.raises(UnusableError, match=f"lacks 2 runs, the first of adam, seed {lost}"):
+        store.read_compact(tiny)
+
+
+def test_rows_of_seeds_that_a_spec_does_not_have_do_not_fit(tmp_path, results, tiny):
+    write_all(tmp_path, tiny)
+    store.compact(tmp_path, tiny)
+    assert store.keys_of(store.fitting_rows(replace(tiny, seeds=(1, 2)))) == {("adam", 1), ("adamo_0.1", 1)}

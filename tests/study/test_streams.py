@@ -298,3 +298,15 @@ def test_linear_error_of_slow_regression_is_below_the_variance_of_the_targets():
 def test_linear_error_of_a_classification_is_refused():
     with pytest.raises(ValueError, match="'random_labels'"):
         linear_errors(Stream(), [0])
+
+
+def test_every_seed_and_task_mixes_other_samples():
+    fading = Stream(samples=600, tasks=5, transition=1.0)
+    masks = [from_new_task(fading, seed, task, 20, 32).tobytes() for seed in (0, 1) for task in (1, 2)]
+    assert len(set(masks)) == 4
+
+
+def test_first_step_of_a_transition_has_samples_of_the_new_task_and_the_last_some_of_the_old():
+    fading = Stream(samples=20_000, tasks=2, transition=0.5)
+    shares = from_new_task(fading, 0, 1, 8, 20_000).mean(1)
+    np.testing.assert_allclose(shares, [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1], atol=0.02)  # standard error 0.0035

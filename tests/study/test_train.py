@@ -246,6 +246,27 @@ def test_orthogonal_parametrization_keeps_hidden_singular_values_at_one(tiny, so
     assert abs(head["value"].item() - 1) > 1e-3
 
 
+@pytest.mark.parametrize("change", [{"schedule": "cosine"}, {"schedule": "linear"}, {"transition": 1.0}], ids=str)
+def test_split_training_goes_on_with_the_schedule_and_the_transition_of_the_task(tiny, change):
+    stream = replace(tiny.stream, transition=change.get("transition"))
+    method = replace(tiny.methods[0], schedule=change.get("schedule"), lr=1e-2)
+    experiment, source = replace(tiny, stream=stream), load_source(stream, CPU)
+    task, order = load_task(experiment, [0], 1, source), task_order(experiment, [0], 1)
+    whole, parts = (Trainer(experiment, [Run(method, 0)], source) for _ in range(2))
+    whole.train(task, order)
+    for start, end in ((0, 2), (2, 5), (5, len(order))):
+        parts.train(task, order[start:end], (start, len(order)))
+    for name, p in whole.stack.params.items():
+        assert torch.equal(p, parts.stack.params[name])
+
+
+def test_a_method_meets_the_changes_of_task_and_none_before_the_first(tiny, source, monkeypatch):
+    met, original = [], Trainer.new_task
+    monkeypatch.setattr(Trainer, "new_task", lambda self, number: (met.append(number), original(self, number))[1])
+    train_group(replace(tiny, stream=replace(tiny.stream, tasks=3)), all_runs(tiny), source)
+    assert met == [1, 2]
+
+
 # ---------------------------------------------------------------------------------------------------- divergence
 
 
@@ -272,6 +293,20 @@ def test_diverged_run_is_recorded_with_nan_measures(tiny, source, poisoned):
     measured = diverged[(diverged["task"] >= 0) & (diverged["layer"] != "")]
     assert measured[measured["value"].notna()].empty
     assert healthy["value"].notna().all()
+
+
+def test_run_whose_loss_is_infinite_has_diverged_though_its_weights_are_finite(tiny, source, monkeypatch):
+    original = train.loss_and_hits
+
+    def infinite_in_the_second_run(outputs, y):
+        loss, hits = original(outputs, y)
+        return loss + torch.tensor([0.0, torch.inf])[:, None], hits
+
+    monkeypatch.setattr(train, "loss_and_hits", infinite_in_the_second_run)
+    experiment = only_methods(tiny, ["adam"])
+    rows = train_group(experiment, all_runs(experiment), source)
+    assert [[value(r, "diverged", task=t) for t in (0, 1)] for r in rows] == [[0, 0], [1, 1]]
+    assert np.isnan(value(rows[1], "online_accuracy")) and np.isfinite(value(rows[0], "online_accuracy"))
 
 
 @pytest.mark.parametrize("names", [["adam"], ["adam", "adamo_0.1"]])

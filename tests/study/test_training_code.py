@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from dyniso.study import declared, sources, training_code
+from dyniso.study import declared, sources, specs, training_code
 
 STREAM, GAME = training_code.TRAINERS[False], training_code.TRAINERS[True]
 RUNS = {  # what decides which code a run needs: trainer, method of dyniso.baselines, kernels measured or not
@@ -99,3 +99,25 @@ def test_training_names_no_method_in_its_code_since_a_run_depends_on_its_own_alo
     apart = {*training_code.NOT_TRAINING, *declared.method_modules()}
     for module in sources.reach(training_code.TRAINERS.values(), apart) - training_code.PASSED_THROUGH:
         assert (module, declared.mentioned([sources.tree_of(sources.modules()[module])]) & classes) == (module, set())
+
+
+TRAINS = (  # modules without which no run of a stream would have its numbers
+    *("optim", "pull", "options", "groups", "isometry", "polar", "nets", "initialisation", "activations", "dormancy"),
+    *("study.train", "study.learner", "study.stack", "study.optimizers", "study.streams", "study.tasks"),
+    "study.instruments.stacked",
+)
+
+
+@pytest.mark.parametrize("module", TRAINS)
+def test_change_of_a_module_that_trains_changes_the_code_of_every_run_of_a_stream(changed, module):
+    assert RUNS.keys() - {"games", "redo in games"} <= changed((module.replace(".", "/") + ".py", FIRST_LINE))
+
+
+def test_code_of_kernels_counts_where_kernels_are_measured_and_in_every_game():
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_code, "digest_of_code", lambda *key: asked.append(key))
+        for name in ("random_labels", "predictors", "minatar"):
+            experiment = specs.find(name)
+            training_code.code_digest(experiment, experiment.methods[0])
+    assert [key[2] for key in asked] == [False, True, True]

@@ -7,6 +7,7 @@ from torch import nn
 from dyniso.isometry import as_matrix, singular_values
 from dyniso.kernels import correlation_map
 from dyniso.nets import cnn
+from dyniso.theory import isometric
 from dyniso.theory.isometric import (
     all_gates_open,
     input_gradients,
@@ -115,3 +116,14 @@ def test_orthogonal_to_rounding_keeps_directions_and_draws_biases():
     assert max(float((singular_values(W) - 1).abs().max()) for W in after) < 1e-14
     assert max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True)) < 1e-6
     assert all(float(p.detach().abs().max()) > 0 for p in made.parameters() if p.ndim == 1)
+
+
+def test_cosine_is_a_mean_over_pairs_of_different_inputs():
+    alike = likeness_over_depth(32, draws(), width=32, samples=2, depth=6, draws=4)[-1]
+    assert alike.cosine == pytest.approx(1, abs=0.05)  # sorting everything makes any two inputs alike
+
+
+def test_one_singular_draw_does_not_decide_the_condition_number(monkeypatch):
+    sigma = torch.tensor([[2.0, 1.0], [3.0, 1.0], [1e9, 1.0]]).double()
+    monkeypatch.setattr(isometric, "singular_values", lambda K: sigma)
+    assert likeness_over_depth(2, draws(), width=4, samples=2, depth=1, draws=3)[0].condition == 3

@@ -159,3 +159,9 @@ def test_gram_without_full_rank_makes_theorem_2_infinite():
     model, x = nn.Sequential(nn.Linear(2, 3, bias=False)).double(), normal(5, 2)
     bounds = many_sample_bounds(backward_maps(model, x), feature_grams(model, x))
     assert bounds.sums == bounds.product == math.inf
+
+
+def test_block_of_a_net_is_that_of_its_worst_sample():
+    model, x = narrow_mlp("maxmin"), normal(4, 8)
+    each = [tightness(model, sample[None]).block for sample in x]
+    assert tightness(model, x).block == pytest.approx(max(each)) and max(each) > 1.1 * min(each)

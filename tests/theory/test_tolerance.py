@@ -96,3 +96,14 @@ def test_isometric_net_costs_nothing_and_a_spread_costs_plasticity():
 def test_depth_bound_refuses_what_it_does_not_bound(delta, layers):
     with pytest.raises(ValueError, match="must be"):
         depth_bound(delta, layers)
+
+
+def test_cost_is_that_of_the_worst_input():
+    net = set_spectra(mlp(12, 3, 8, 2, "relu", head_gain=1.0).double(), "even from 1 − δ to 1 + δ", 0.3, draws())
+    x = torch.randn(9, 12, generator=draws(), dtype=torch.float64)
+    each = [cost(net, row[None]).condition_number for row in x]
+    assert cost(net, x).condition_number == pytest.approx(max(each)) and max(each) > 1.01 * sorted(each)[4]
+
+
+def test_last_layer_has_nothing_behind_it_that_could_stretch():
+    assert depth_bound(0.3, 1) == 1

@@ -538,6 +538,11 @@ def test_doubled_observation_is_one_line_that_names_both_places(root: Path) -> N
     assert found == ["02_claims.py:10: observation two-three is also at 02_claims.py:8"]
 
 
+def test_observation_that_is_there_three_times_is_told_of_its_first_place_twice(root: Path) -> None:
+    found = faults(root, 2 * 'claim("two-three", "Again.", True)\n')
+    assert found == [f"02_claims.py:{line}: observation two-three is also at 02_claims.py:8" for line in (10, 11)]
+
+
 def test_unknown_observation_in_prose_is_one_line_with_the_nearest_name(root: Path) -> None:
     found = faults(root, "# See {prf:ref}`two-tree`.\n")
     assert found == ["02_claims.py:10: no observation two-tree; did you mean 'two-three'?"]

@@ -100,3 +100,18 @@ def test_lens_says_zero_where_no_gradient_comes_through(x):
     with torch.no_grad():
         made[3].bias.fill_(-100.0)
     assert lens(made, x)["hidden1", "block_condition"] == 0
+
+
+def test_block_condition_is_that_of_the_middle_sample_and_one_bad_one_does_not_decide(x):
+    made = net("relu")
+    blocks = [float(kernel(made, sample[None])["", "block_condition"]) for sample in x]
+    assert kernel(made, x)["", "block_condition"] == pytest.approx(sorted(blocks)[5])  # torch's median: the lower one
+    assert sum(blocks) / 12 > 1.05 * sorted(blocks)[5]
+
+
+def test_gram_of_the_lens_counts_the_bias(x):
+    few = x[:4]  # fewer than units, so that the Gram matrix has full rank
+    h = hidden_features(made := net("maxmin"), few)[-1]
+    with_bias, without = (float(condition(h @ h.T + beta)) for beta in (1, 0))
+    assert lens(made, few)["hidden2", "gram_condition"] == pytest.approx(with_bias)
+    assert with_bias != pytest.approx(without, rel=0.05)

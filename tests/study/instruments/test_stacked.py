@@ -66,3 +66,12 @@ def test_unit_that_fires_again_after_it_was_dead_is_reactivated():
         0.25,
         0.25,
     )  # of all four units
+
+
+def test_each_dormant_fraction_has_the_threshold_of_its_name():
+    stack = Stack([mlp(1, 2, width=4, depth=1)], CPU)
+    with torch.no_grad():
+        stack.params["1.weight"].fill_(0.0)
+        stack.params["1.bias"].copy_(torch.tensor([[0.0, 0.05, 1.0, 1.0]]))  # scores 0, .1 and above
+    found, _ = activation_measures(stack, torch.ones(1, 3, 1), None)
+    assert [found["hidden1", f"dormant_{tau}"].item() for tau in (0.025, 0.1)] == [0.25, 0.5]

@@ -136,3 +136,9 @@ def test_diverged_agent_harms_no_other_at_a_change_of_game(name):
     for p, q in zip(agents[0].params.values(), agents[1].params.values(), strict=True):
         assert torch.equal(p[1], q[1])
     assert agents[0].finite().tolist() == [name == SINGLE, True]  # a fresh agent lives again
+
+
+def test_actor_and_critic_start_from_draws_of_their_own():
+    params = agent_of("adam", steps=0).params
+    for layer in (1, 3):
+        assert not torch.equal(params[f"actor.{layer}.weight"], params[f"critic.{layer}.weight"])

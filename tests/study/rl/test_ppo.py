@@ -533,3 +533,10 @@ def test_run_that_diverges_becomes_nan_and_harms_no_other():
     for name, p in player.agent.params.items():
         assert torch.equal(p[1], calm.agent.params[name][1])
         assert p[0].isnan().all()
+
+
+def test_runs_of_other_seeds_draw_other_numbers_and_a_run_of_one_seed_its_own():
+    together, alone = player_of(chain, SMALL), player_of(chain, SMALL, [Run(Method("adam", "Adam"), 1)])
+    draws = together.draws(2, 3, ACTIONS)
+    assert not torch.equal(draws[:, 0], draws[:, 1])
+    assert torch.equal(draws[:, 1], alone.draws(2, 3, ACTIONS)[:, 0])

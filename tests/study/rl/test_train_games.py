@@ -18,6 +18,7 @@ from dyniso.study.rl import train
 from dyniso.study.rl.agent import Agent
 from dyniso.study.rl.envs import EVALUATE, PROBE, TRAIN
 from dyniso.study.rl.player import Player
+from dyniso.study.rl.ppo import Losses, Rollout
 from dyniso.study.rl.sequence import visit
 from dyniso.study.rl.train import Log, last_met, train_group
 from dyniso.study.specs import GameExperiment, Method
@@ -80,6 +81,39 @@ def test_every_point_of_the_curve_has_its_share_of_updates(iterations, points):
     found = np.bincount([i * points // iterations for i in range(iterations)], minlength=points)
     assert len(found) == points
     assert found.max() - found.min() <= 1
+
+
+def test_return_of_a_visit_is_the_mean_over_its_episodes_and_not_over_its_points():
+    log = Log(1, 2, CPU)
+    for point, (returns, finished) in enumerate([(10.0, 1.0), (6.0, 3.0)]):
+        log.point(point)["returns"] += returns
+        log.point(point)["finished"] += finished
+    log.steps += 1
+    assert log.measures()["", "return"].tolist() == [(10 + 6) / (1 + 3)]
+
+
+class Idle:
+    """Stands for a player: every update is the same, and nothing is learned."""
+
+    def play(self, episodes):
+        episodes["finished"] += 1
+        return Rollout(
+            *(torch.zeros(16, 1, 8) for _ in range(5)), *torch.zeros(2, 16, 1, 8).bool(), torch.zeros(16, 1, 8)
+        )
+
+    def learn(self, rollout, done):
+        return Losses(*torch.zeros(6, 1))
+
+
+@pytest.mark.parametrize(("iterations", "points"), [(7, 3), (8, 4), (5, 5), (9, 2)])
+def test_updates_of_a_visit_are_spread_evenly_over_the_points_of_its_curve(iterations, points):
+    experiment = replace(TINY, games=replace(TINY.games, steps_per_game=128 * iterations), curve=points)
+    log = Log(1, points, CPU)
+    for iteration in range(iterations):
+        train.advance(experiment, Idle(), log, iteration)
+    updates = log.sums["finished"][:, 0]
+    assert updates.sum() == iterations and updates.max() - updates.min() <= 1
+    assert torch.equal(log.steps, 128 * updates.double())
 
 
 # ----------------------------------------------------------------------------------------------------- real games

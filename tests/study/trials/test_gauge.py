@@ -76,3 +76,8 @@ def test_experiment_reports_every_deviation_target_and_budget():
     assert {run["predicted"] for run in runs if run["steps"] == 10} == {net["P_10"] for net in nets}
     of_ten = [run["removed"] for run in runs if run["target"] == "true labels" and run["deviation"] == 0]
     assert of_ten == sorted(of_ten) and 0 < of_ten[0] < of_ten[-1] <= 1
+
+
+def test_scales_are_those_of_the_seed():
+    one, again, other = (gauge.rescale_(relu_net(), 1.0, seed)[1].bias for seed in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)

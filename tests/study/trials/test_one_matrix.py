@@ -45,3 +45,7 @@ def test_pull_follows_the_schedule_unless_it_has_a_rate_of_its_own():
 
 def test_balance_of_decay_and_pull_is_where_eq_puts_it():
     assert ONE.balance(0.1).tolist() == pytest.approx([0.75**0.5] * 16, abs=2e-3)
+
+
+def test_draws_of_one_seed_are_none_of_those_of_the_next():
+    assert not torch.equal(OneMatrix(16, 4).normal(4), ONE.normal(4, salt=1))

@@ -25,3 +25,10 @@ def test_first_snapshot_is_the_initialisation(tiny):
     first = snapshots(tiny, tiny.method("adam"), 1, source).weights[0]
     net = train.make_net(tiny, tiny.method("adam"), 1, source)
     assert all(torch.equal(first[name], p) for name, p in net.named_parameters())
+
+
+def test_the_net_meets_a_change_of_task_between_two_tasks_and_none_before_the_first(tiny, monkeypatch):
+    met, original = [], train.Trainer.new_task
+    monkeypatch.setattr(train.Trainer, "new_task", lambda self, n: (met.append(n), original(self, n))[1])
+    snapshots(tiny, tiny.method("adam"), 0, load_source(tiny.stream, torch.device("cpu")))
+    assert met == [1]
