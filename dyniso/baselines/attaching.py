@@ -13,7 +13,7 @@ from .attached import Attached
 from .base import ACTS_ON, Baseline
 from .layers import Layer, Units, is_frozen
 from .reading import Reading, Site, chain_of, layers_of, other_weights, read_chain, read_pass, unit_axis
-from .recording import Recorder, Source
+from .recording import FeatureSource, Recorder
 
 
 def attach(
@@ -178,9 +178,9 @@ def require_trained(baseline: Baseline, optimizer: Any, chosen: Sequence[Layer],
         )
 
 
-def feature_source(net: Attached) -> Source:
+def feature_source(net: Attached) -> FeatureSource:
     """What the head reads; ValueError where several layers are heads."""
     if len(net.heads) != 1:
         names = [layer.name for layer in net.heads]
         raise ValueError(f"{type(net.baseline).__name__} reads what one head reads, not {names}. {REMEDY}, one of them")
-    return Source("input", net.heads[0].name, 0, unit_axis(net.heads[0]))
+    return FeatureSource("input", net.heads[0].name, 0, unit_axis(net.heads[0]))

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from ..activations import ACTIVATION_TYPES, MIXING_TYPES
 from ..tracing import eager, trace
 from .layers import Layer
-from .recording import Source, sources_of, watched
+from .recording import FeatureSource, sources_of, watched
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -35,7 +35,7 @@ class Site(NamedTuple):
     layer: str
     readers: tuple[str, ...]
     norms: tuple[nn.Module, ...]  # called on what the layer puts out
-    source: Source  # of the activation, in every pass
+    source: FeatureSource  # of the activation, in every pass
 
 
 class Reading(NamedTuple):
@@ -128,7 +128,7 @@ def read_chain(chain: Sequence[tuple[str, nn.Module]]) -> Reading:
         elif acts:
             norms = tuple(module for _, module in chain[start + 1 : acts[-1]] if isinstance(module, NORMS))
             call = sum(module is chain[acts[-1]][1] for _, module in chain[: acts[-1]])
-            source = Source("output", first[id(chain[acts[-1]][1])], call, unit_axis(chain[start][1]))
+            source = FeatureSource("output", first[id(chain[acts[-1]][1])], call, unit_axis(chain[start][1]))
             sites.append(Site(chain[start][0], (chain[end][0],), norms, source))
     return Reading(order, order[-1:], tuple(sites), tuple(against))
 

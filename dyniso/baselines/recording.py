@@ -20,7 +20,7 @@ from .attached import Attached
 RELU = frozenset({"clamp", "clip", "clampmin", "maximum", "max"})  # other ways to write it
 
 
-class Source(NamedTuple):
+class FeatureSource(NamedTuple):
     """One tensor of each forward pass: what a module gets or puts out, or what a function call gives."""
 
     what: str  # "input" or "output" of a module, or "function"
@@ -47,10 +47,10 @@ class Calls(TorchFunctionMode):
 class Recorder:
     """Hooks that hand some tensors of each forward pass, by unit, to a method at work."""
 
-    def __init__(self, net: Attached, model: nn.Module, sources: Sequence[Source]):
+    def __init__(self, net: Attached, model: nn.Module, sources: Sequence[FeatureSource]):
         self.net, self.sources = net, list(sources)
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.found: dict[Source, Tensor] = {}
+        self.found: dict[FeatureSource, Tensor] = {}
         self.modes: list[Calls] = []
         modules = dict(model.named_modules())
         net.handles.append(model.register_forward_pre_hook(self.begin, with_kwargs=True))
@@ -94,7 +94,7 @@ class Recorder:
 class Event(NamedTuple):
     """A result in an example pass that may be an activation."""
 
-    source: Source
+    source: FeatureSource
     kind: str
     output: Tensor
 
@@ -107,7 +107,7 @@ def watched(model: nn.Module, kinds: Iterable[str]) -> Iterator[list[Event]]:
     names = {kind.replace("_", "").lower() for kind in kinds}
 
     def note(what: str, name: str, kind: str, output: Tensor) -> None:
-        events.append(Event(Source(what, name, counts[what, name], None), kind, output.detach().clone()))
+        events.append(Event(FeatureSource(what, name, counts[what, name], None), kind, output.detach().clone()))
         counts[what, name] += 1
 
     def hook(name: str, module: nn.Module, _args: Any, output: Any) -> None:
@@ -123,13 +123,13 @@ def watched(model: nn.Module, kinds: Iterable[str]) -> Iterator[list[Event]]:
         yield events
 
 
-def sources_of(sites: Sequence[ActivationSite], events: Sequence[Event]) -> list[Source]:
+def sources_of(sites: Sequence[ActivationSite], events: Sequence[Event]) -> list[FeatureSource]:
     """Where each activation of an example pass is found in every pass, by its values; both in order of the calls.
 
     Raises:
         ValueError: an activation that the second pass does not show: the model does not do the same twice.
     """
-    found: list[Source] = []
+    found: list[FeatureSource] = []
     position = 0
     for site in sites:
         kinds = {site.kind} | (RELU if site.kind in ("relu", "clamp") else set())
