@@ -24,6 +24,12 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
+def missed(row: dict[str, float], kind: str, aim: float) -> str:
+    """What the table says beside the aim of a result that is on its wrong side; else nothing."""
+    result = row.get("ratio", row.get("value", 0.0))
+    return ", missed" if (result > aim if kind == "aim_at_most" else result < aim) else ""
+
+
 def table() -> str:
     """Markdown of all committed results, a row a measurement."""
     lines = ["| measurement | machine | result | range over rounds | aim |", "|---|---|--:|---|---|"]
@@ -36,7 +42,7 @@ def table() -> str:
             result = number(row.get("ratio", row.get("value"))) + unit
             spread = f"{number(row['low'])} to {number(row['high'])}" if "low" in row else ""
             aims = [(k, v) for k, v in row.items() if k.startswith("aim") and v]
-            aim = next((f"{k[4:].replace('_', ' ')} {v:,g}{unit}" for k, v in aims), "")
+            aim = next((f"{k[4:].replace('_', ' ')} {v:,g}{unit}{missed(row, k, v)}" for k, v in aims), "")
             extra = f" (the flow moved them by {row['moved']:.2g})" if "moved" in row else ""
             lines.append(f"| {row['what']}{extra} | {machine} | {result} | {spread} | {aim} |")
     return "\n".join(lines) + "\n"

@@ -19,9 +19,7 @@ from .matrices import gates_of
 from .options import ADAM_OPTIONS, OPTIONS
 from .pull import Blocks, require_blocks
 
-CONVOLUTIONS = nn.modules.conv._ConvNd
 PACKED = ("qkv", "c_attn", "in_proj", "Wqkv")  # such layers of width 3 * in hold q, k and v, in this order
-HEAD = "head"
 
 
 class Role(NamedTuple):
@@ -95,7 +93,8 @@ def isometry_groups(
     require_keys("isometry_groups", options, (*OPTIONS, *ADAM_OPTIONS))
     roles = roles_of(model, split or {})
     heads = named_heads(model, head, example, roles)
-    roles |= {name: Role(None, HEAD) for name, p in matrices(model).items() if id(p) in heads and roles[name].blocks}
+    many_axes = with_two_axes(model)
+    roles |= {name: Role(None, "head") for name, p in many_axes.items() if id(p) in heads and roles[name].blocks}
     return grouped(model, roles, options)
 
 
@@ -112,7 +111,7 @@ def grouped(model: nn.Module, roles: Mapping[str, Role], options: dict[str, Any]
             left_out |= {name: role.text} if role.text else {}
         else:
             by_blocks.setdefault(role.blocks, []).append(p)
-            pulled[name] = role.text
+            pulled[name] = role.text if p.requires_grad else f"{role.text}, but frozen: not pulled without a gradient"
     if not pulled:
         raise ValueError(
             "the model has no Linear, convolution, attention or recurrent weight outside its head; "
@@ -125,21 +124,20 @@ def grouped(model: nn.Module, roles: Mapping[str, Role], options: dict[str, Any]
     return IsometryGroups([*groups, {"params": rest, "isometry_strength": 0.0}], pulled, left_out)
 
 
-def matrices(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter of two or more axes by the first of its names."""
-    return {name: p for name, p in model.named_parameters() if is_uninitialised(name, p) or p.ndim > 1}
-
-
-def is_uninitialised(name: str, p: Tensor) -> bool:
-    """False; ValueError for a parameter of a lazy layer that has not seen an input."""
-    if isinstance(p, UninitializedParameter):
-        raise ValueError(f"{name!r} has no shape yet; run one batch through the model before isometry_groups(model)")
-    return False
+def with_two_axes(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter of two or more axes by the first of its names; ValueError for one of a lazy layer."""
+    named = dict(model.named_parameters())
+    for name, p in named.items():
+        if isinstance(p, UninitializedParameter):
+            raise ValueError(
+                f"{name!r} has no shape yet; run one batch through the model before isometry_groups(model)"
+            )
+    return {name: p for name, p in named.items() if p.ndim > 1}
 
 
 def roles_of(model: nn.Module, split: Mapping[str, int]) -> dict[str, Role]:
     """What each matrix is, by the first of its names; one with several owners is plain if one of them says so."""
-    first = {id(p): name for name, p in matrices(model).items()}
+    first = {id(p): name for name, p in with_two_axes(model).items()}
     unused, roles = set(split), dict[str, Role]()
     for path, module in model.named_modules(remove_duplicate=False):
         for own, p in module.named_parameters(recurse=False):
@@ -160,9 +158,11 @@ def roles_of(model: nn.Module, split: Mapping[str, int]) -> dict[str, Role]:
 def role_of(module: nn.Module, path: str, own: str, p: Tensor) -> Role:
     """What a matrix is to the module that owns it."""
     kind = type(module).__name__
+    if not p.is_floating_point():
+        return Role(None, "no real numbers")
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return Role(None, "embedding")
-    if isinstance(module, CONVOLUTIONS) and own == "weight":
+    if isinstance(module, nn.modules.conv._ConvNd) and own == "weight":
         odd = "transposed" if module.transposed else f"in {module.groups} groups" if module.groups > 1 else ""
         return Role(None, f"convolution, {odd}") if odd else packed(p, 1)
     if isinstance(module, nn.MultiheadAttention) and own.endswith("proj_weight"):

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .copies import apart
+
 ASK = "pass head='its name', head='include' for none, or example=(a batch of inputs) to find it by one forward pass"
 PRODUCTS = ("mm", "conv", "linear", "matmul", "einsum", "embedding")  # parts of the names of products by a weight
 Fed = Mapping[str, Collection[str]]  # layer -> the layers from which its inputs come
@@ -73,8 +75,11 @@ def last_of_sequence(model: nn.Module) -> nn.Module:
 
 def by_code(part: nn.Module, model: nn.Module) -> tuple[list[str], Fed]:
     """Heads, and what feeds each layer, from the graph that torch.fx traces without inputs."""
+    twin = apart(part)  # what the code notes in its modules would be no values
     try:
-        graph = torch.fx.Tracer().trace(part)
+        if twin is part:
+            raise TypeError("modules that cannot be copied")
+        graph = torch.fx.Tracer().trace(twin)
     except Exception as error:  # whatever a model's code does with values that are not there
         raise not_evident(model, "cannot be traced without inputs") from error
     last: dict[Any, frozenset[str]] = {}  # node -> the layers from which it is reached without another in between

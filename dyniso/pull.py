@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -82,6 +83,9 @@ def require_blocks(weight: Tensor, batch_dims: int, blocks: Blocks) -> None:
     Traceback (most recent call last):
     ValueError: weight has shape (8, 4); expected sides that hold 3 x 1 equal blocks
     """
+    pair = isinstance(blocks, Sequence) and len(blocks) == 2 and not isinstance(blocks, str)
+    counts = pair and all(isinstance(n, Integral) and n >= 1 for n in blocks)
+    require_that(counts, "isometry_blocks", blocks, "two whole numbers of at least 1, rows and columns of blocks")
     rows, columns = blocks
     alone = 1 in blocks and (columns == 1 or (weight.ndim == 2 and not batch_dims))
     require_that(alone, "isometry_blocks", blocks, "(n, 1), or for one matrix (1, n)")

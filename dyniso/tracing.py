@@ -19,6 +19,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
 from .checks import require_type
+from .copies import apart
 from .trace_result import ActivationSite, Trace
 from .tracer import Tracer
 
@@ -42,7 +43,8 @@ def trace(model: nn.Module, *inputs: Any, **kwargs: Any) -> Trace:
 
     Args:
         model: any module; a compiled one runs as the module that it was made from. Left untouched: parameters,
-            gradients, buffers, mode, hooks, and torch's random numbers.
+            gradients, buffers, mode, hooks, torch's random numbers, and what its forward pass notes in its modules
+            (unless they hold something that cannot be copied).
         inputs, kwargs: what the model is called with, e.g. a batch (64, 784).
     Returns:
         Trace.
@@ -57,6 +59,7 @@ def trace(model: nn.Module, *inputs: Any, **kwargs: Any) -> Trace:
     args, keywords = tree_map(lambda a: a.clone() if isinstance(a, Tensor) else a, (inputs, kwargs))
     devices = {p.device for p in model.parameters() if p.is_cuda}
     buffers = {name: b.clone() for name, b in model.named_buffers()}
+    model = apart(model)
     tracer = Tracer(model)
     with torch.random.fork_rng(devices), eager(), tracer.watch():
         output = functional_call(model, buffers, args, keywords)

@@ -121,9 +121,9 @@ isometry_groups(Residual(), head="include")
 # $1/8\eta\lambda$ steps. Far below, a singular value grows by a factor of $e^{4\eta\lambda}$ a step, so it needs many such times.
 # `dyniso.initialise(model)` starts at an isometry; torch's default does not.
 #
-# **How strong?** For Adam on changing tasks, $\lambda = \sqrt{n/D}/20$ keeps the defect of $n \times n$ weights, the mean of
-# $(\sigma^2-1)^2$, below $D$ at any learning rate; it asks for up to five times what is needed ({doc}`strength_of_the_pull`).
-# Here it is put to the test on plain training, with $D = 0.05$.
+# **How strong?** A rule of thumb for Adam: $\lambda = \sqrt{n/D}/20$ for a defect $D$, the mean of $(\sigma^2-1)^2$, of $n \times n$
+# weights, at any learning rate. On changing tasks it asked for more than was needed in every setting
+# ({prf:ref}`rule-of-thumb-is-enough`). Here it is put to the test on plain training, with $D = 0.05$.
 
 # %%
 defect_wanted, lr = 0.05, 1e-3

@@ -471,6 +471,13 @@ claim(
     below_ceiling.min() > 1 and needed["inside"].all(),
 )
 thumb = needed["strength"] / needed["thumb"]
+of_the_rule = (needed["width"] / 0.05) ** 0.5 / 20 / needed["strength"]
+claim(
+    "rule-of-thumb-is-enough",
+    f"The ceiling at $r = 0.2$, $\\sqrt{{n/D}}/20$, needs no measurement; it asks for {of_the_rule.min():.1f} to {of_the_rule.max():.1f} times what was "
+    f"needed, though the measured $r$ lies between {needed['r2'].min() ** 0.5:.2f} and {needed['r2'].max() ** 0.5:.2f}.",
+    of_the_rule.min() > 1.5 and of_the_rule.max() < 10,
+)
 claim(
     "no-constant-repairs-the-rule",
     f"The rule of thumb at $r = 1$ is between {thumb.min():.1f} and {thumb.max():.1f} of what is needed: no constant repairs it.",

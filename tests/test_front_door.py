@@ -51,7 +51,7 @@ def test_import_of_the_package_loads_neither_torch_nor_numpy():
 
 def test_import_of_the_optimizer_builds_no_experiment():
     loaded = fresh("import sys, dyniso.optim; print(sorted(m for m in sys.modules if m.startswith('dyniso')))")
-    core = ("", ".checks", ".groups", ".heads", ".isometry", ".matrices", ".optim", ".options", ".pull")
+    core = ("", ".checks", ".copies", ".groups", ".heads", ".isometry", ".matrices", ".optim", ".options", ".pull")
     assert set(ast.literal_eval(loaded)) == {f"dyniso{m}" for m in core}
 
 

@@ -128,6 +128,41 @@ def test_example_pass_changes_neither_buffers_nor_generators_nor_gradients():
     assert torch.equal(state, torch.get_rng_state()) and all(p.grad is None for p in net.parameters())
 
 
+class Notes(nn.Module):
+    """Counts its passes and keeps what it saw last."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.passes, self.last = nn.Linear(4, 6), nn.Linear(6, 2), 0, None
+
+    def forward(self, x):
+        self.passes, self.last = self.passes + 1, self.body(x)
+        return self.head(F.relu(self.last))
+
+
+@pytest.mark.parametrize("example", [None, torch.randn(3, 4)], ids=["by code", "by a pass"])
+def test_what_a_forward_pass_notes_stays_out_of_the_model(example):
+    net = Notes()
+    assert names(isometry_groups(net, example=example)) == ["body.weight"]
+    assert (net.passes, net.last) == (0, None)
+
+
+def test_model_that_cannot_be_copied_is_not_run_on_values_that_are_not_there():
+    net = Notes()
+    net.file = open(__file__)  # noqa: SIM115 - nothing that holds an open file can be copied
+    with net.file, pytest.raises(ValueError, match="head of Notes is not evident: it cannot be traced"):
+        isometry_groups(net)
+    assert (net.passes, net.last) == (0, None)
+
+
+def test_frozen_and_complex_weights_are_not_printed_as_pulled():
+    net = nn.Sequential(nn.Linear(4, 4, dtype=torch.complex64), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    net[1].requires_grad_(False)
+    groups = isometry_groups(net)
+    assert groups.left_out["0.weight"] == "no real numbers" and "frozen" in groups.pulled["1.weight"]
+    assert groups.pulled["2.weight"] == "4 x 4"
+
+
 def test_independent_heads_are_all_left_out():
     class ActorCritic(nn.Module):
         def __init__(self):

@@ -497,6 +497,12 @@ def test_check_stability_looks_ahead_without_stepping_or_gradients():
         ({"isometry_strength": -1.0}, "isometry_strength=-1.0; it must be a number from 0"),
         ({"isometry_every": 0}, "isometry_every=0; it must be a whole number"),
         ({"isometry_every": 2.5}, "isometry_every=2.5"),
+        *(
+            ({"isometry_blocks": b}, f"isometry_blocks={b!r}; it must be two whole")
+            for b in (3, (0, 1), (1.5, 1), "11")
+        ),
+        ({"isometry_blocks": (2, 2)}, "isometry_blocks=(2, 2); it must be (n, 1)"),
+        ({"isometry_blocks": (7, 1)}, "expected sides that hold 7 x 1 equal blocks"),
         ({"batch_dims": -1}, "batch_dims=-1"),
         ({"isometry_lr": -0.1}, "isometry_lr=-0.1"),
         ({"isometry_lr": 0.1, "coupled": True}, "no meaning with coupled=True"),
@@ -746,9 +752,10 @@ def test_sparse_gradient_is_refused_before_any_weight_is_pulled():
     table, p = nn.Embedding(4, 4, sparse=True), nn.Parameter(2 * torch.eye(3))
     p.grad = torch.zeros_like(p)
     table(torch.tensor([1])).sum().backward()
-    with pytest.raises(RuntimeError, match="sparse"):
-        AdamO([p, table.weight], isometry_strength=0.1).step()
-    assert torch.equal(p, 2 * torch.eye(3))
+    for groups in ([p, table.weight], [{"params": [p]}, {"params": [table.weight]}]):
+        with pytest.raises(RuntimeError, match="sparse"):
+            AdamO(groups, isometry_strength=0.1).step()
+        assert torch.equal(p, 2 * torch.eye(3))
 
 
 def test_weight_decay_acts_on_the_old_weights_as_equation_20_beside_adamw():
