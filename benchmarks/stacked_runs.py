@@ -74,6 +74,22 @@ def stacked(size: Size, device: torch.device, runs: int, steps: int) -> Callable
     return train
 
 
+def adam_steps(device: torch.device, alone: bool) -> Callable[[], None]:
+    """50 steps of Adam on 6 runs of 784-64x4-10, each run's entries rounded as if it were alone, or not."""
+    runs = [Run(Method("adam", "Adam"), r) for r in range(6)]
+    stack = Stack([mlp(784, 10, 64, 4, init="default", seed=r) for r in range(6)], device)
+    plain = torch.optim.Adam(list(stack.params.values()), lr=1e-3, fused=True)
+    optimizer = make_optimizer(runs, stack.params, stack.regularised) if alone else plain
+    for p in stack.params.values():
+        p.grad = torch.randn_like(p)
+
+    def steps() -> None:
+        for _ in range(50):
+            optimizer.step()
+
+    return steps
+
+
 def copied(device: torch.device) -> Callable[[], None]:
     """One copy of a large tensor: it reads and writes every entry."""
     source, target = torch.zeros(2, COPIED, device=device)
@@ -111,6 +127,10 @@ def rows(device: torch.device) -> list[dict[str, object]]:
         made.append(
             {"what": f"{what}, stacked / memory floor", **ratio(floor, "stacked", "floor"), "aim_at_most": limit}
         )
+    price = interleaved({"alone": adam_steps(device, True), "together": adam_steps(device, False)}, device)
+    made.append(
+        {"what": "Adam's step for 6 runs of 784-64x4-10, each rounded alone / not", **ratio(price, "alone", "together")}
+    )
     ways = {name: convolved(device, name == "in groups") for name in ("in groups", "one by one")}
     better = ("in groups", "one by one") if on_cpu else ("one by one", "in groups")  # as `Stack` does it comes last
     what = f"convolution of 8 runs, {better[0]} / {better[1]}"

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from ..activations import ACTIVATION_TYPES, MIXING_TYPES
+from ..copies import apart
 from ..tracing import eager, trace
 from .layers import Layer
 from .recording import FeatureSource, sources_of, watched
@@ -157,7 +158,7 @@ def unit_axis(layer: Any) -> int:
 
 def read_pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reading:
     """What one forward pass shows, the model and the inputs left as they were."""
-    traced = trace(model, *args, **kwargs)
+    traced, model = trace(model, *args, **kwargs), apart(model)  # a copy has the same parameters, also in its norms
     args, kwargs = tree_map(lambda a: a.clone() if isinstance(a, Tensor) else a, (args, kwargs))
     devices = {p.device for p in model.parameters() if p.is_cuda}
     buffers = {name: b.clone() for name, b in model.named_buffers()}
