@@ -128,21 +128,34 @@ def kill_after(pid: int, seconds: float) -> int:
 
 def killed_at_random(trial: Trial, draw: random.Random) -> Counts:
     """A chain of kills at random moments until a process comes to its end."""
-    folder, kills = trial.scratch / "killed", 0
+    folder, kills, errors = trial.scratch / "killed", 0, 0
     games = isinstance(trial.experiment, GameExperiment)  # the packages that play them take long to import
     earliest, longest = trial.seconds * 0.4 * games, trial.seconds * (1.0 if games else 0.3)
-    while kill_after(start(lambda: trial.train(folder)), draw.uniform(earliest, longest)) != 0:
-        kills, longest = kills + 1, longest * 1.03
-    return Counter({"tried": kills}) + times(trial.judge(folder), kills)
+    while (code := kill_after(start(lambda: trial.train(folder)), draw.uniform(earliest, longest))) != 0:
+        kills, longest, errors = kills + 1, longest * 1.03, errors + is_error(code)
+        if errors:
+            break
+    return judged(trial, folder, kills, errors)
+
+
+def is_error(code: int) -> bool:
+    """Whether a process ended neither well nor by the kill that was meant for it."""
+    return code not in (0, -signal.SIGKILL)
+
+
+def judged(trial: Trial, folder: Path, kills: int, errors: int) -> Counts:
+    """What a chain of kills says of each of them; an error of a process on the way is wrong, whatever came later."""
+    found = times(trial.judge(folder), kills)
+    return Counter({"tried": kills}) + (Counter({"wrong": kills}) if errors else found)
 
 
 def killed_at_each_operation(trial: Trial, draw: random.Random) -> Counts:
     """A kill before or after one operation on a file: a flush, a rename, a removal; then perhaps a second one."""
-    folder, kills = trial.scratch / "operations", 0
+    folder, codes = trial.scratch / "operations", []
     for _ in range(draw.choice((3, 4, 5))):
         count, after = draw.randrange(50), draw.random() < 0.5
-        kills += ended(start(lambda: dying(count, after, lambda: trial.train(folder)))) != 0  # noqa: B023
-    return Counter({"tried": kills}) + times(trial.judge(folder), kills)
+        codes.append(ended(start(lambda: dying(count, after, lambda: trial.train(folder)))))  # noqa: B023
+    return judged(trial, folder, sum(code != 0 for code in codes), sum(map(is_error, codes)))
 
 
 def dying(count: int, after: bool, work: Callable[[], object]) -> None:
@@ -174,7 +187,7 @@ def side_by_side(trial: Trial, draw: random.Random) -> Counts:
     bad = 0
     for pid in pids:
         code = ended(pid) if pid in kept else kill_after(pid, draw.uniform(0, trial.seconds))
-        bad += code not in (0, -signal.SIGKILL)  # an error of a process that was not killed
+        bad += is_error(code)
     found = trial.judge(folder)
     return Counter({"tried": 1, "wrong": int(bool(bad))}) + (found if not bad else Counter())
 

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,21 @@ def test_damage_that_is_read_as_a_result_is_wrong_and_a_refusal_that_names_the_f
     assert faults.verdict(lambda: refuse("a.parquet is damaged"), 1, path) == "refused"
     assert faults.verdict(lambda: refuse("something"), 1, path) == "wrong"
     assert faults.verdict(lambda: 1 // 0, 1, path) == "wrong"
+
+
+@pytest.mark.parametrize("fault", [faults.killed_at_random, faults.killed_at_each_operation])
+def test_process_that_ends_with_an_error_is_wrong_though_the_rows_are_right_in_the_end(tmp_path, fault):
+    class Failing:
+        experiment, scratch, seconds = faults.STREAM, tmp_path, 0.5
+
+        def train(self, folder):
+            raise ValueError("refused")
+
+        def judge(self, folder):
+            return Counter({"right": 1})
+
+    found = fault(Failing(), random.Random(0))
+    assert found["wrong"] == found["tried"] > 0 and not found["right"]
 
 
 def test_damage_changes_one_bit_or_cuts_the_end():
