@@ -126,7 +126,7 @@ class AdamO(Adam):
             n x n, at any learning rate. It held D = 0.05 in all settings of the chapter on the strength of the pull
             (widths 24 to 96, rates 1e-3 to 9e-3), where 2 to 7 times less would have done.
             Left alone, a singular value comes nearer to 1 by a factor of e in 1 / (8 lr strength) steps.
-        isometry_lr: step size of the isometry term; None follows lr and its schedule.
+        isometry_lr: step size of the isometry term; None follows lr and its schedule. At lr = 0 nothing is pulled.
         isometry_every: k applies k times the strength to a weight on every k-th call that has a gradient for it: 1/k of
             the work, the same flow to first order.
         isometry_blocks: rows and columns of blocks of a packed weight, each a map of its own: (3, 1) for q, k and v.
