@@ -82,6 +82,7 @@ class Learner:
         self.params = {f"{part}.{name}": p for part, stack in self.parts.items() for name, p in stack.params.items()}
         self.optimizer = make_optimizer(runs, self.params, self.regularised, **adam)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.on_gradients: Callable[[], None] | None = None  # before each step, e.g. to freeze something
         self.renew: Callable[[int], Sequence[Nets]] | None = None
         self.attached: dict[str, baselines.Attached] = {}
         if self.method.baseline:
@@ -122,6 +123,8 @@ class Learner:
         loss.sum().backward()
         if self.clipped is not None:
             clip(self.params.values(), self.clipped)
+        if self.on_gradients is not None:
+            self.on_gradients()
         self.step()
         for attached in self.attached.values():
             attached.after_step()

@@ -80,7 +80,7 @@ def hardware_name(device: torch.device) -> str:
 
 
 def grouped(runs: list[Run], most: int | None = None) -> list[list[Run]]:
-    """Runs that can be stacked: the same method but for name and isometry strength (plain Adam is strength 0).
+    """Runs that can be stacked: the same method but for name, strength (plain Adam is 0) and interventions.
 
     Args:
         most: runs that fit into one group; larger groups are split evenly.
@@ -88,7 +88,8 @@ def grouped(runs: list[Run], most: int | None = None) -> list[list[Run]]:
     groups = defaultdict(list)
     for run in runs:
         plain = "adamo" if run.method.optimizer == "adam" else run.method.optimizer
-        groups[replace(run.method, name="", label="", optimizer=plain, isometry_strength=0.0)].append(run)
+        shared = dict(name="", label="", optimizer=plain, isometry_strength=0.0, interventions=())
+        groups[replace(run.method, **shared)].append(run)
     split = []
     for group in groups.values():
         size = math.ceil(len(group) / math.ceil(len(group) / (most or len(group))))

@@ -1,7 +1,8 @@
 """The training loop of supervised streams, with all runs of a shape stacked on a leading axis.
 
 Runs (methods x seeds) that differ only in seed and isometry strength are trained together. Every method of a seed
-starts from the same weights and sees the same batches, so comparisons are paired.
+starts from the same weights and sees the same batches, so comparisons are paired. Where an experiment has a trunk, each
+seed is trained once until the branch, and its arms start from there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from .. import nets
 from .checkpoint import Checkpoint
-from .instruments import single
+from .instruments import before, single
 from .instruments.stacked import (
     Measures,
     activation_measures,
@@ -30,6 +31,7 @@ from .instruments.stacked import (
     steps_to,
     weight_measures,
 )
+from .interventions import IMAGES, Interventions
 from .learner import Clip, Learner, denormals_as_zero
 from .specs import Experiment, Method
 from .stack import Run
@@ -68,13 +70,22 @@ class Trainer(Learner):
         clip = None if method.clip_norm is None else Clip(method.clip_norm)
         super().__init__(runs, made, source.inputs.device, {"net": seeds}, schedule=method.schedule, clip=clip)
         self.stack = self.parts["net"]
+        branch = experiment.trunk.tasks if experiment.trunk else 0
+        self.interventions = Interventions(
+            runs, self.stack, branch, lambda run: make_net(experiment, run.method, run.seed, source)
+        )
+        if self.interventions.acts_on_gradients:
+            self.on_gradients = self.interventions.scale_gradients
 
-    def train(self, task: TaskData, order: Tensor, progress: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    def train(
+        self, task: TaskData, order: Tensor, progress: tuple[int, int] | None = None, index: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Train every run on minibatches of one task.
 
         Args:
             order: positions of each minibatch, shape (steps, runs, batch).
             progress: steps of this task done before and in all, for the schedule; None: this call is the task.
+            index: number of the task.
         Returns:
             Accuracy and loss before each update, shape (steps, runs).
         """
@@ -85,8 +96,23 @@ class Trainer(Learner):
             x, y = task.take(positions, done + step)
             loss, hit = (of_samples.mean(1) for of_samples in loss_and_hits(self.forward("net", x), y))
             self.update(loss)
+            self.interventions.after_step(index, done + step + 1)
             hits[step], losses[step] = hit, loss.detach()
         return hits, losses
+
+    def intervene(self, task: TaskData, index: int) -> None:
+        """What is done to the weights before a task."""
+        if self.interventions.arms:
+            positions = torch.arange(min(IMAGES, task.rows.shape[1]), device=task.rows.device)
+            images = task.take(positions.expand(len(task.rows), -1))[0]
+            self.interventions.before_task(index, images, before.kernel_max)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"interventions": self.interventions.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.interventions.load_state_dict(state["interventions"])
 
 
 @denormals_as_zero()
@@ -108,25 +134,59 @@ def train_group(
     Raises:
         OutOfTime: the checkpoint's deadline has passed.
     """
-    trainer = Trainer(experiment, runs, source)
-    recorded: list[tuple[int, Measures]] = [(-1, weight_measures(trainer.stack))]
-    dead: list[Tensor] | None = None
-    first = 0
+    branch = experiment.trunk.tasks if experiment.trunk else 0
     saved = checkpoint.load(source.inputs.device) if checkpoint else None
+    first = saved["tasks_done"] if saved else 0
+    members, rows = trunk_runs(experiment, runs) if first <= branch and experiment.trunk else (runs, None)
+    trainer = Trainer(experiment, members, source)
+    recorded: list[tuple[int, Measures]] = [(-1, spread(weight_measures(trainer.stack), rows))]
+    dead: list[Tensor] | None = None
     if saved:
         trainer.load_state_dict(saved["trainer"])
-        first, recorded, dead = saved["tasks_done"], saved["recorded"], saved["dead"]
+        recorded, dead = saved["recorded"], saved["dead"]
     if bar is not None:
         bar.update(first)
     for index in range(first, experiment.stream.tasks):
-        found, dead = train_one(experiment, trainer, runs, source, index, dead)
-        recorded.append((index, found))
+        if rows is not None and index == branch:
+            members, (trainer, dead), rows = runs, branched(experiment, runs, source, trainer, dead, rows), None
+        found, dead = train_one(experiment, trainer, members, source, index, dead)
+        recorded.append((index, found if rows is None else spread(of_trunk(found), rows)))
         if bar is not None:
             bar.update()
         if checkpoint and index + 1 < experiment.stream.tasks:
             now = {"tasks_done": index + 1, "recorded": recorded, "dead": dead}
-            checkpoint.after_part(lambda now=now: now | {"trainer": trainer.state_dict()})  # type: ignore[misc]
+            checkpoint.after_part(lambda now=now, trainer=trainer: now | {"trainer": trainer.state_dict()})  # type: ignore[misc]
     return frames(recorded, len(runs))
+
+
+def trunk_runs(experiment: Experiment, runs: list[Run]) -> tuple[list[Run], list[int]]:
+    """The runs of the trunk, one a seed, and for each arm's run the row of its trunk."""
+    assert experiment.trunk is not None
+    arm = runs[0].method
+    method = Method("trunk", "trunk", activation=arm.activation, norm=arm.norm, lr=experiment.trunk.lr)
+    seeds = sorted({run.seed for run in runs})
+    return [Run(method, seed) for seed in seeds], [seeds.index(run.seed) for run in runs]
+
+
+def spread(found: Measures, rows: list[int] | None) -> Measures:
+    """Measures of the trunk's runs as those of the arms' runs that leave it."""
+    return found if rows is None else {key: value[rows] for key, value in found.items()}
+
+
+def of_trunk(found: Measures) -> Measures:
+    """Of a task of the trunk, how it went; the rest would be stored once more for every arm."""
+    return {key: value for key, value in found.items() if not key[0]}
+
+
+@torch.no_grad()
+def branched(
+    experiment: Experiment, runs: list[Run], source: Source, trunk: Trainer, dead: list[Tensor] | None, rows: list[int]
+) -> tuple[Trainer, list[Tensor] | None]:
+    """All arms with the weights of their trunk and a fresh optimizer; and which units were dead there."""
+    trainer = Trainer(experiment, runs, source)
+    for name, p in trainer.params.items():
+        p.copy_(trunk.params[name][rows])
+    return trainer, None if dead is None else [of_layer[rows] for of_layer in dead]
 
 
 def train_one(
@@ -143,10 +203,11 @@ def train_one(
     order = task_order(experiment, seeds, index).to(source.inputs.device)
     if index:
         trainer.new_task(index)
+    probe = torch.arange(experiment.probe, device=source.inputs.device).expand(len(runs), -1)
+    trainer.intervene(task, index)
     start = [p.detach().clone() for p in trainer.params.values()]
     found = train_measured(experiment, trainer, task, order, source, index)
     found["", "update_norm"] = run_norm([p - q for p, q in zip(trainer.params.values(), start, strict=True)])
-    probe = torch.arange(experiment.probe, device=source.inputs.device).expand(len(runs), -1)
     of_activations, dead = activation_measures(trainer.stack, task.take(probe)[0], dead_before)
     found |= of_activations | weight_measures(trainer.stack)
     if "lens" in experiment.measures and index == experiment.stream.tasks - 1:
@@ -164,16 +225,21 @@ def train_measured(
     steps, done = len(order), 0
     found: Measures = {}
     parts: list[tuple[Tensor, Tensor]] = []
+    if "before" in experiment.measures and index >= trainer.interventions.branch:
+        seen = torch.arange(experiment.probe, device=task.rows.device).expand(len(task.rows), -1)
+        found |= before.before_task(trainer.stack, *task.take(seen))
     ends = "kernel_ends" in experiment.measures and index in (0, experiment.stream.tasks - 1)
     if "kernel" in experiment.measures or ends:
         found |= before_task(experiment, trainer, task, source)
         for budget in [b for b in BUDGETS if b < steps]:
-            parts.append(trainer.train(task, order[done:budget], (done, steps)))
+            parts.append(trainer.train(task, order[done:budget], (done, steps), index))
             done = budget
             found["", f"loss_after_{budget}"] = evaluate(trainer.stack, task)[1]
-    parts.append(trainer.train(task, order[done:], (done, steps)))
+    parts.append(trainer.train(task, order[done:], (done, steps), index))
     hits, losses = (torch.cat(part) for part in zip(*parts, strict=True))
     found["", "online_loss"] = over_steps(losses)
+    if trainer.interventions.steps:
+        found["", "held_drift"] = trainer.interventions.moved.clone()
     accuracy, found["", "end_loss"] = evaluate(trainer.stack, task)
     if not experiment.stream.is_regression:
         found["", "online_accuracy"], found["", "end_accuracy"] = over_steps(hits), accuracy

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...checks import require
+from .causal import CAUSAL
 from .external import EXTERNAL, PUBLISHED, Published
+from .intervention import Intervention, Trunk
 from .model import (
     ACTIVATIONS,
     BASELINES,
@@ -40,6 +42,7 @@ __all__ = [
     "BASELINES",
     "BITS",
     "CANDIDATES",
+    "CAUSAL",
     "DORMANCY",
     "EARLIER_METHODS",
     "EXTERNAL",
@@ -62,10 +65,12 @@ __all__ = [
     "Comparison",
     "Experiment",
     "GameExperiment",
+    "Intervention",
     "Method",
     "Net",
     "Published",
     "Stream",
+    "Trunk",
     "digest",
     "everything",
     "find",
@@ -75,7 +80,7 @@ __all__ = [
     "with_seeds",
 ]
 
-REGISTRY: dict[str, dict[str, Experiment]] = THEORY | SUPERVISED | EXTERNAL
+REGISTRY: dict[str, dict[str, Experiment]] = THEORY | CAUSAL | SUPERVISED | EXTERNAL
 
 
 def get(name: str, tier: str = "smoke") -> Experiment:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from ...checks import require, require_range, require_that
 from .. import declared
+from .intervention import Intervention, Trunk
 from .own import OWN
 
 TIERS = ("smoke", "check", "paper")  # seconds, minutes on 2 cores, a GPU
@@ -30,6 +31,7 @@ MEASURES = {  # costly ones (dyniso.study.instruments.single says what they hold
     "kernel": "before every task",
     "kernel_ends": "before the first and the last task",
     "lens": "after the last task",
+    "before": "before every task (after a trunk: from the branch on), on stacked MLPs",
 }
 
 
@@ -144,6 +146,7 @@ class Method:
     parametrization: str | None = None  # "newton_schulz": hidden weights orthogonal by construction
     reset_optimizer: bool | None = None  # clear the optimizer's state at every task boundary
     bias: bool | None = None  # in games: whether linear layers have one; None is yes
+    interventions: tuple[Intervention, ...] = ()  # on its weights, at boundaries or between steps
 
     def __post_init__(self) -> None:
         require(f"{self.name}.optimizer", self.optimizer, OPTIMIZERS)
@@ -242,6 +245,7 @@ class Experiment(Comparison):
     probe: int = 256  # images of the current task on which activations are read
     measures: tuple[str, ...] = ()  # costly ones, of MEASURES
     threshold: float | None = None  # of accuracy, for the number of steps until it is reached
+    trunk: Trunk | None = None  # what all arms of a seed share before they part
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (field, where its value comes from)
 
     def __post_init__(self) -> None:
@@ -258,12 +262,25 @@ class Experiment(Comparison):
                 raise ValueError(
                     f"{method.name}: 'muon' takes matrices only; leave out net.channels={self.net.channels}"
                 )
+            self.check_interventions(method)
         if self.threshold is not None:
             require_range("threshold", self.threshold, 0, 1, kind=float)
         if self.stream.is_regression and (self.threshold is not None or self.measures):
             raise ValueError("a regression has no classes; leave out threshold and measures")
         if self.stream.dataset == BITS and self.net.channels:
             raise ValueError(f"slow_regression has no images; leave out net.channels={self.net.channels}")
+
+    def check_interventions(self, method: Method) -> None:
+        """Raise ValueError for a branch without a trunk, a trunk that is too long, and nets that cannot be changed."""
+        if self.trunk:
+            require_range("trunk.tasks", self.trunk.tasks, 1, self.stream.tasks - 1)
+        for what in method.interventions:
+            if (what.when == "branch") != (what.when in ("start", "branch") and self.trunk is not None):
+                raise ValueError(f"{method.name}: {what.kind!r} when={what.when!r} with trunk={self.trunk}")
+            if self.net.channels or not self.net.bias or method.parametrization or method.norm:
+                raise ValueError(
+                    f"{method.name}: {what.kind!r} needs an MLP with biases, without norm or parametrization"
+                )
 
     @property
     def tasks(self) -> int:
@@ -326,5 +343,6 @@ def digest(experiment: Comparison, method: Method) -> str:
     for left_out in ("methods", "seeds", "sources", "title", "tier"):
         del settings[left_out]
     settings["method"] = {k: v for k, v in asdict(method).items() if k not in ("name", "label")}
+    settings["method"]["interventions"] = tuple(present(what) for what in settings["method"]["interventions"])
     settings = {k: present(v) if isinstance(v, dict) else v for k, v in present(settings).items()}
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=plain_number).encode()).hexdigest()[:16]
