@@ -129,7 +129,8 @@ class Agent(Learner):
         """
         x = self.features(obs)
         logits, values = (self.forward(part, x, columns) for part in OWN)
-        return logits, values[..., 0]
+        # not values[..., 0]: its gradient comes transposed, and is rounded otherwise for one run alone
+        return logits, values.mT[:, 0]
 
     def value(self, obs: Tensor, columns: Tensor | None = None) -> Tensor:
         """Values (runs, batch)."""

@@ -6,6 +6,7 @@ both sides are on one device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ class Envs:
 
     An observation of MinAtar is 10 x 10 pixels x 10 channels, most of them empty: a game has 4 to 10 of its own, which
     the visit puts at other places. Only the game's own are handed out, flat, in its own order, with the places that
-    they have in the whole observation: a first layer then multiplies no zeros. `whole` gives the 1,000 entries.
+    they have in the whole observation: a first layer then multiplies few zeros. `whole` gives the 1,000 entries.
 
     Args:
         games: settings of the sequence. visits: one a run. seeds: one a run.
@@ -46,7 +47,7 @@ class Envs:
         stream: apart from other environments of the same run: TRAIN, EVALUATE, PROBE, FILM or RANDOM.
     Attributes:
         obs: the present observations, (runs, envs, *shape), bool; shape: (100 k,) for MinAtar with k the most channels
-            of a game at hand, (4, 32, 64) for Octax.
+            of a game of the sequence, whichever are at hand; (4, 32, 64) for Octax.
         columns: where each entry is in the whole observation, (runs, 100 k); None for Octax.
     Raises:
         ValueError: numbers of visits and seeds that differ. MissingExtraError: a package is missing.
@@ -82,7 +83,7 @@ class Envs:
         self.columns: Tensor | None = None
         self.shape: tuple[int, ...] = OBSERVATIONS[games.suite]
         if games.suite == "minatar":
-            most = max(make_game("minatar", v.game, games.max_episode_steps).channels for v in visits)
+            most = max(make_game("minatar", name, games.max_episode_steps).channels for name in games.names)
             self.columns = torch.from_numpy(np.stack([places(v, most) for v in visits])).to(device)
             self.shape = (100 * most,)
         self.obs = self.joined([part.obs for part in self.parts], self.shape)
@@ -90,7 +91,7 @@ class Envs:
     def joined(self, found: Sequence[Any], shape: tuple[int, ...] = ()) -> Tensor:
         """What the games gave, run by run again: (runs, envs, *shape), with empty channels where a game has fewer."""
         tensors = [torch.from_dlpack(x).to(self.device) for x in found]
-        if len(tensors) == 1:
+        if len(tensors) == 1 and tensors[0].numel() == self.runs * self.envs * math.prod(shape):
             return tensors[0].reshape(self.runs, self.envs, *shape)
         if self.columns is not None and shape:
             out = tensors[0].new_zeros(self.runs, self.envs, 100, shape[0] // 100)

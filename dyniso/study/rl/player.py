@@ -95,11 +95,12 @@ class Player:
         most = int(flat.sum(1).max())
         if not most:
             return
-        positions = flat.int().topk(most, dim=1).indices  # all cut ones of a run, then some others
+        order = flat.int().argsort(dim=1, descending=True, stable=True)  # all cut ones of a run, then the others
         rows = torch.arange(runs, device=self.device)[:, None]
-        t, e = positions // envs, positions % envs
-        found = self.agent.value(ends[t, rows, e], self.columns)
-        next_values[t, rows, e] = torch.where(truncated[t, rows, e], found, next_values[t, rows, e])
+        for positions in order.split(envs, 1)[: -(-most // envs)]:  # as many at once as ever: a product may round by it
+            t, e = positions // envs, positions % envs
+            found = self.agent.value(ends[t, rows, e], self.columns)
+            next_values[t, rows, e] = torch.where(truncated[t, rows, e], found, next_values[t, rows, e])
 
     def learn(self, rollout: Rollout, done: float) -> Losses:
         """Several epochs of minibatches on one rollout; means over all minibatches of its last epoch.

@@ -23,8 +23,8 @@ def watch(games: Games, name: str, policy: Policy | None, steps: int, seed: int,
 
     Args:
         games: settings of the sequence, e.g. its time limit; the channels of an observation are not permuted here.
-        name: of the game. policy: observations (1, 1, *shape), bool, as `Envs` hands them out, e.g. (1, 1, 400) in
-            breakout, -> actions (1, 1), whole numbers from 0 to 5; None for random actions.
+        name: of the game. policy: observations (1, 1, *shape), bool, as `Envs` hands them out, e.g. (1, 1, 600) in
+            a sequence with space_invaders, -> actions (1, 1), whole numbers from 0 to 5; None for random actions.
         steps: of the environment. seed: of game and random actions. every: steps from one observation to the next.
     Returns:
         (1 + steps // every, *shape), bool, with the shape of a whole observation: (10, 10, 10) in MinAtar, rows,

@@ -662,7 +662,7 @@ def test_watched_environment_follows_the_policy():
         return torch.ones(1, 1, dtype=torch.int64)
 
     last = watch(PAIR, "breakout", left, steps=4, seed=0)[-1]
-    assert seen == 4 * [((1, 1, 400), torch.bool)]
+    assert seen == 4 * [((1, 1, 600), torch.bool)]  # 6 channels, for the other game
     assert last[9, 0, 0]
 
 
