@@ -264,8 +264,8 @@ claim(
 # %% [markdown]
 # Does company change a run? Train some runs in one stack, then each by itself, and compare every number of every run. On a
 # CPU with one thread they are equal bit for bit, in games too: each run's slice of a stacked tensor is rounded as if it were
-# alone; the benchmarks have the price. With more threads, on a GPU, and in regression they are equal to rounding
-# only; a run's file names the runs that it was trained beside.
+# alone; the benchmarks have the price. With more threads, on a GPU, and in batches of one sample they are equal to
+# rounding only; a run's file names the runs that it was trained beside.
 
 # %%
 several = [Run(m, s) for s in range(runs) for m in experiment.methods]

@@ -78,6 +78,13 @@ def test_rows_of_a_run_do_not_depend_on_the_strengths_of_the_runs_beside_it():
     assert_company_does_not_matter(experiment, [Run(m, seed) for seed in range(2) for m in (strong, adam, weak)])
 
 
+def test_rows_of_a_regression_do_not_depend_on_the_runs_beside_it():
+    spec = get("slow_regression")
+    short = dict(net=Net(width=64, depth=1), steps_per_task=30, batch=37)
+    experiment = replace(spec, stream=replace(spec.stream, tasks=2), **short)
+    assert_company_does_not_matter(experiment, [Run(spec.method("adam"), seed) for seed in range(5)])
+
+
 @pytest.mark.parametrize("measure", ["kernel", "lens"])
 def test_costly_measures_of_a_run_do_not_depend_on_the_runs_beside_it(measure):
     stream = Stream("random_labels", "mnist-small", samples=100, tasks=2)

@@ -28,7 +28,8 @@ def loss_and_hits(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         The loss, and 1 or 0 for a right or wrong class (NaN for regression).
     """
     if y.is_floating_point():
-        return (outputs[..., 0] - y).square(), torch.full_like(y, torch.nan)
+        of_one = outputs.mT[..., 0, :]  # not outputs[..., 0]: its gradient would be rounded with the runs beside it
+        return (of_one - y).square(), torch.full_like(y, torch.nan)
     loss = nn.functional.cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
     return loss, (outputs.detach().argmax(-1) == y).float()
 
