@@ -19,6 +19,7 @@ from .isometry import effective_rank, singular_values
 from .kernels import ntk_summary, plasticity
 from .matrices import Matrix, matrices
 from .passes import capture
+from .spectra import scale_free_defect
 from .steady import call, require_steady
 from .tracing import ActivationSite, Trace, eager, readable, trace
 
@@ -38,8 +39,8 @@ class LayerReport(NamedTuple):
         sigma_min, sigma_mean, sigma_max: singular values.
         gram_deviation: sum of (sigma^2 - 1)^2, what AdamO pulls down.
         isometry_defect: its mean over the singular values.
-        scale_free_defect: the least that this mean can be after a rescaling, 1 - mean(sigma^2)^2 / mean(sigma^4); 0 for
-            every multiple of an isometry.
+        scale_free_defect: that mean once mean(sigma^2) is 1, mean (sigma^2 / mean(sigma^2) - 1)^2; 0 for every multiple
+            of an isometry, m - 1 at most.
         activation: name and kind of the activation that the layer feeds, "" if none.
         dormant: fraction of its units with score at most 0.025 on the batch. dead: fraction that never fires (ReLU).
         feature_rank: effective rank of its outputs (samples, units).
@@ -259,16 +260,14 @@ def _layer_row(matrix: Matrix, seen: Trace, conditions: dict[str, float | str]) 
 
 def _spectrum_fields(W: Tensor) -> dict[str, float]:
     sigma = singular_values(W).double().flatten()
-    squares = sigma.square()
-    deviation = (squares - 1).square()
-    spread = 1 - squares.mean().square() / squares.square().mean()
+    deviation = (sigma.square() - 1).square()
     return {
         "sigma_min": float(sigma.min()),
         "sigma_mean": float(sigma.mean()),
         "sigma_max": float(sigma.max()),
         "gram_deviation": float(deviation.sum()),
         "isometry_defect": float(deviation.mean()),
-        "scale_free_defect": float(spread.clamp_min(0)),
+        "scale_free_defect": float(scale_free_defect(sigma)),
     }
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 def scale_free_defect(sigma: Tensor) -> Tensor:
     """Isometry defect of the weight once its mean square singular value is 1: mean (sigma^2 / mean(sigma^2) - 1)^2.
 
-    The squared coefficient of variation of sigma^2. Zero for every multiple of an isometry, unbounded above: m - 1 for
-    one singular value among m - 1 zeros.
+    The squared coefficient of variation of sigma^2. Zero for every multiple of an isometry; at most m - 1,
+    where one singular value is not zero.
 
     Args:
         sigma: singular values, shape (..., m), any order.

@@ -1,6 +1,7 @@
 """Contracts of dyniso.baselines: each method's published edge, alone and in a stack."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dyniso.baselines import (
     Attached,
     Churn,
     ContinualBackprop,
+    FeatureLogDet,
     FeatureRank,
     Isometry,
     L2Init,
@@ -243,6 +245,46 @@ def test_feature_rank_gradient_raises_the_effective_rank(net, x):
             p.sub_(0.01 * g)
     net(x)
     assert float(effective_rank(singular_values(method.activations[-1]))) > before
+
+
+def test_feature_logdet_is_the_mean_log_of_the_eigenvalues_of_the_features_gram(net, x):
+    method = attach(FeatureLogDet(alpha=3.0, ridge=0.02), net)
+    net(x)
+    found = method.penalty()
+    sigma = singular_values(method.activations[-1]).double()
+    lambdas = torch.cat([sigma.square(), torch.zeros(32 - 8)]) / (sigma.square().sum() / 32)
+    assert float(found.detach()) == pytest.approx(-3 * float((lambdas + 0.02).log().mean()), rel=1e-5)
+    with torch.no_grad():
+        for p in linear(net)[1].parameters():
+            p.mul_(7.0)
+    net(x)
+    assert float(method.penalty().detach()) == pytest.approx(float(found.detach()), rel=1e-5)  # blind to scale
+
+
+def test_feature_logdet_has_the_gradient_of_its_formula(net, x):
+    net, x = net.double(), x.double()
+    method = attach(FeatureLogDet(alpha=-0.7), net)
+    h = net[:5](x)
+    K = h @ h.T
+    formula = 0.7 * torch.logdet(K / K.diagonal().mean() + 0.01 * torch.eye(32).double()) / 32
+    expected = torch.autograd.grad(formula, list(net[:5].parameters()))
+    net(x)
+    torch.testing.assert_close(penalty_gradient(net, method)[:4], list(expected))
+
+
+@pytest.mark.parametrize("alpha", [1.0, -1.0])
+def test_feature_logdet_raises_the_effective_rank_above_zero_and_lowers_it_below(net, x, alpha):
+    method = attach(FeatureLogDet(alpha=alpha), net)
+    ranks = []
+    for _ in range(6):
+        net(x)
+        ranks.append(float(effective_rank(singular_values(method.activations[-1]))))
+        gradients = penalty_gradient(net, method)
+        with torch.no_grad():
+            for p, g in zip(net.parameters(), gradients, strict=True):
+                p.sub_(0.02 * g)
+    steps = [after - before for before, after in pairwise(ranks)]
+    assert all(step * alpha > 0 for step in steps) and abs(ranks[-1] - ranks[0]) > 0.05
 
 
 def test_churn_counts_changes_on_earlier_inputs_only_if_the_weights_moved(net, x):

@@ -176,9 +176,11 @@ def test_wrong_arguments_say_what_to_write():
         report_model(mlp(4, 2), FLAT, kernel_samples=0)
 
 
-def test_scale_free_defect_is_the_least_of_all_scales():
+def test_scale_free_defect_is_the_isometry_defect_once_the_mean_square_is_one():
     layer = nn.Linear(5, 4, bias=False).double()
-    squares = torch.linalg.svdvals(layer.weight.detach()).square()
-    scales = torch.linspace(0, 20, 200_001, dtype=torch.float64).unsqueeze(1)
     (row,) = report_model(layer, FLAT.new_ones(3, 5).double()).layers
-    assert row.scale_free_defect == pytest.approx(float((scales * squares - 1).square().mean(1).min()), abs=1e-6)
+    with torch.no_grad():
+        layer.weight /= torch.linalg.svdvals(layer.weight).square().mean().sqrt()
+    (scaled,) = report_model(layer, FLAT.new_ones(3, 5).double()).layers
+    assert row.scale_free_defect == pytest.approx(scaled.isometry_defect)
+    assert row.scale_free_defect == pytest.approx(scaled.scale_free_defect) and row.scale_free_defect > 0.1

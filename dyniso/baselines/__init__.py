@@ -39,7 +39,7 @@ from .base import CLASSES, Baseline
 from .boundaries import FIRE, SHRINK_PERTURB, Reset, ShrinkPerturb
 from .layers import Layer, Units, is_elementwise
 from .optimizers import UPGD
-from .penalties import L2, Churn, FeatureRank, L2Init, Parseval, SpectralPenalty
+from .penalties import L2, Churn, FeatureLogDet, FeatureRank, L2Init, Parseval, SpectralPenalty
 from .projections import Isometry, NormProjection, RowNorm, SpectralNorm, WeightClipping
 from .units import ContinualBackprop, ReDo, SelfNormalizedResets
 
@@ -53,6 +53,7 @@ __all__ = [
     "Baseline",
     "Churn",
     "ContinualBackprop",
+    "FeatureLogDet",
     "FeatureRank",
     "Isometry",
     "L2Init",

@@ -195,6 +195,46 @@ class FeatureRank(Baseline, name="feature_rank"):
 
 
 @dataclass(frozen=True)
+class FeatureLogDet(Baseline, name="feature_logdet"):
+    """-alpha/n * log det(K / mean(diag K) + ridge I), K = H H' of the last hidden features H, in the loss.
+
+    H has shape (..., n, units), e.g. (8, 64, 512): n samples of a minibatch, each run by itself. So K is (..., n, n)
+    and the penalty (...,), unitless. It does not see the scale of H. Features of mutually orthogonal samples of one
+    length have the largest log-determinant, n log(1 + ridge); silent ones have n log(ridge) and no gradient.
+
+    Args:
+        alpha: above 0 raises the rank of the features, below 0 lowers it; 0 does nothing. From -1e6 to 1e6.
+        ridge: added to the eigenvalues, whose mean is 1; 1e-6 to 1e6. Small: the weakest directions count more.
+    Source: ours; after the log-determinant diversity penalties.
+    """
+
+    alpha: float = 0.1
+    ridge: float = 0.01
+
+    def check(self) -> None:
+        require_range("FeatureLogDet.alpha", self.alpha, -1e6, 1e6, kind=float)
+        require_range("FeatureLogDet.ridge", self.ridge, 1e-6, 1e6, kind=float)
+
+    @property
+    def reads_features(self) -> bool:
+        return True
+
+    def penalty(self, net: Attached) -> Tensor:
+        if not net.activations:
+            raise ValueError("FeatureLogDet saw no features yet; call the model that it is attached to first")
+        features = net.activations[-1]
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        gram = features @ features.mT
+        eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        finite = torch.isfinite(gram).flatten(net.batch_dims).all(-1)[..., None, None]
+        gram = torch.where(finite, gram, eye)  # a run that has diverged harms no other
+        size = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        is_silent = size <= torch.finfo(gram.dtype).tiny
+        scaled = gram / torch.where(is_silent, 1.0, size)
+        return -self.alpha / len(eye) * torch.linalg.slogdet(scaled + self.ridge * eye).logabsdet
+
+
+@dataclass(frozen=True)
 class Churn(Baseline, name="churn"):
     """strength * mean |f(x_ref) - f_before(x_ref)|^2: outputs on inputs outside the minibatch should not move.
 

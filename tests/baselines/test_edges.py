@@ -1,6 +1,7 @@
 """Nets at the edge, where a method could divide by zero: silent layers, zero weights, low precision, a diverged net."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from dyniso.baselines import (
     Attached,
     Churn,
     ContinualBackprop,
+    FeatureLogDet,
     FeatureRank,
     Layer,
     NormProjection,
@@ -80,6 +82,39 @@ def test_dead_features_among_live_ones_give_a_finite_gradient():
     net(torch.randn(16, 6, generator=torch.Generator().manual_seed(0)))
     method.penalty().backward()
     assert bool(torch.isfinite(net[0].weight.grad).all()) and net[0].weight.grad.any()
+
+
+@pytest.mark.parametrize("samples", [1, 4, 64])
+def test_silent_features_have_the_log_determinant_of_the_ridge_and_no_gradient(samples):
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    nn.init.constant_(net[0].bias, -99.0)
+    method = attach(FeatureLogDet(alpha=2.0, ridge=0.1), net)
+    net(torch.rand(samples, 6))
+    penalty = method.penalty()
+    penalty.backward()
+    assert float(penalty.detach()) == pytest.approx(-2 * math.log(0.1))
+    assert not any(p.grad is not None and p.grad.any() for p in net.parameters())
+
+
+def test_log_determinant_of_a_run_that_diverged_leaves_the_others_as_they_are():
+    layers = [Layer("0", torch.rand(2, 4, 3), None), Layer("1", torch.rand(2, 2, 4), None)]
+    net = Attached(FeatureLogDet(alpha=1.0), layers, seeds=[0, 1], batch_dims=1)
+    h = torch.rand(2, 5, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    clean, gradients = [], []
+    for broken in (False, True):
+        now = torch.where(torch.tensor([broken, False])[:, None, None], torch.inf, h)
+        net.activations = [now]
+        penalty = net.penalty()
+        (gradient,) = torch.autograd.grad(penalty.sum(), h)
+        clean.append(penalty[1]), gradients.append(gradient[1])
+    assert torch.equal(*clean) and torch.equal(*gradients) and bool(gradients[0].any())
+
+
+@pytest.mark.parametrize("settings", [{"alpha": math.nan}, {"alpha": math.inf}, {"ridge": 0.0}, {"ridge": -0.01}])
+def test_log_determinant_refuses_what_has_none(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"FeatureLogDet.{name}="):
+        FeatureLogDet(**settings)
 
 
 def test_shrinking_to_nothing_leaves_nothing_of_a_net_that_diverged(make_net):
@@ -164,7 +199,7 @@ def test_churn_of_a_net_that_returns_two_things_says_what_it_expects():
         method.penalty()
 
 
-@pytest.mark.parametrize("name", ["churn", "feature_rank"])
+@pytest.mark.parametrize("name", ["churn", "feature_rank", "feature_logdet"])
 def test_penalty_before_any_pass_says_what_is_missing(make_net, make_method, name):
     net, _ = make_net("mlp")
     with pytest.raises(ValueError, match="call the model that it is attached to"):

@@ -10,7 +10,8 @@ from dyniso.baselines import CLASSES, FIRE, ContinualBackprop, L2Init, ReDo, Res
 NETS = ["mlp", "cnn", "functional", "residual", "transformer"]
 ON_TRANSFORMERS = {"reset", "churn", "redo", "continual_backprop", "self_normalized_resets"}  # ask for no matrix
 
-NEED_A_RATE = {"l2", "l2_init", "spectral_penalty", "parseval", "feature_rank", "churn", "norm_projection", "row_norm"}
+NEED_A_RATE = {"l2", "l2_init", "spectral_penalty", "parseval", "feature_rank", "feature_logdet", "churn"}
+NEED_A_RATE |= {"norm_projection", "row_norm"}
 
 
 def change(net, other) -> float:
@@ -62,7 +63,9 @@ def test_example_tells_of_a_sequential_what_its_order_tells(make_net, make_metho
     assert change(*nets) == 0
 
 
-@pytest.mark.parametrize("name", ["redo", "fire", "reset", "feature_rank", "isometry", "spectral_norm"])
+@pytest.mark.parametrize(
+    "name", ["redo", "fire", "reset", "feature_rank", "feature_logdet", "isometry", "spectral_norm"]
+)
 def test_method_that_needs_the_order_of_layers_asks_for_an_example(make_net, make_method, name):
     net, _ = make_net("functional")
     with pytest.raises(ValueError, match=r"the layers of Functional .* attach\(\.\.\., example=x\)"):
@@ -254,7 +257,7 @@ def test_recycled_unit_behind_a_batch_norm_fires_again(make_net):
 def test_compiled_model_works_or_is_refused_where_activations_are_read(make_net, make_method, name):
     net, x = make_net("mlp")
     compiled = torch.compile(net, backend="eager")
-    if name in ("redo", "continual_backprop", "self_normalized_resets", "feature_rank"):
+    if name in ("redo", "continual_backprop", "self_normalized_resets", "feature_rank", "feature_logdet"):
         with pytest.raises(ValueError, match="a compiled model hides; train the eager one"):
             attach(make_method(name), compiled)
         return
