@@ -324,7 +324,7 @@ CAUSAL: dict[str, dict[str, Experiment]] = {
         experiment("constructed", "Isometric nets with gates set by hand", replace(LABELS, tasks=6), CONSTRUCTED),
         organic("relu"),
         organic("maxmin"),
-        # experiment("rank_or_kernel", "Rank of features raised or lowered", replace(LABELS, tasks=12), rank_arms()),
+        experiment("rank_or_kernel", "Rank of features raised or lowered", replace(LABELS, tasks=12), rank_arms()),
         experiment(
             "routes", "What methods change before each task", replace(LABELS, tasks=20), ROUTES, steps_per_task=400
         ),
