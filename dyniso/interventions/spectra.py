@@ -23,11 +23,12 @@ LOW = 1e-3  # of the small singular values of `bottom`, relative to the others
 
 
 @torch.no_grad()
-def with_spectrum(W: Tensor, rule: Rule) -> Tensor:
+def with_spectrum(W: Tensor, rule: Rule, any_vectors: bool = False) -> Tensor:
     """W with other singular values and the same singular vectors: U diag(g(sigma)) V'.
 
     Args:
         W: shape (..., out, in), floating point. rule: g, for example `flat` or `SPECTRA["band"](low=0.5, high=2.0)`.
+        any_vectors: take orthonormal vectors as they come for singular values that are 0 or rounding, and do not refuse.
     Returns:
         Shape (..., out, in), same dtype. Singular values are g(sigma) to 1e-6 relative to the largest, in float64.
     Raises:
@@ -45,20 +46,23 @@ def with_spectrum(W: Tensor, rule: Rule) -> Tensor:
     U = torch.linalg.eigh(X @ X.mT).eigenvectors.flip(-1)
     rows = U.mT @ X  # diag(sigma) V'
     sigma = torch.linalg.vector_norm(rows, dim=-1)
-    poor = sigma[..., -1] < NEAR_SINGULAR * sigma[..., 0]
+    poor = sigma[..., -1] <= NEAR_SINGULAR * sigma[..., 0]
     if poor.any():
         u, s, v = torch.linalg.svd(X[poor], full_matrices=False)
-        U[poor], sigma[poor], rows[poor] = u, s, s[..., None] * v
+        U[poor], sigma[poor] = u, s
+    Vh = rows / sigma.clamp_min(1e-300)[..., None]
+    if poor.any():
+        Vh[poor] = v
     new = rule(sigma)
     floor = torch.finfo(W.dtype).eps * sigma[..., :1]
     lost = (sigma <= floor) & (new > 2 * sigma)
-    if lost.any():
+    if lost.any() and not any_vectors:
         found = float((sigma / sigma[..., :1].clamp_min(1e-300))[lost].min())
         raise ValueError(
             f"{int(lost.sum())} singular values are rounding in {W.dtype}, the least {found:.1g} of the largest: their "
             "vectors mean nothing, so no other value can be given to them"
         )
-    made = U @ ((new / sigma.clamp_min(1e-300))[..., None] * rows)
+    made = U @ (new[..., None] * Vh)
     return (made.mT if tall else made).to(W.dtype)
 
 

@@ -104,11 +104,14 @@ def flat_distance(W: Tensor) -> Tensor:
 
 
 def spectrum(arm: Arm, rule: str, **settings: Any) -> None:
-    """Singular values by a rule of `dyniso.interventions.SPECTRA`, singular vectors kept."""
+    """Singular values by a rule of `dyniso.interventions.SPECTRA`, singular vectors kept.
+
+    One that training has brought to 0 gets any vector that is orthogonal to the others.
+    """
     chosen = surgery.rule(rule, **settings)
     for name in arm.hidden:
         W = arm.get(name)
-        made = surgery.with_spectrum(W, chosen)
+        made = surgery.with_spectrum(W, chosen, any_vectors=True)
         change = torch.linalg.matrix_norm(made - W) / math.sqrt(min(W.shape[-2:]))
         arm.moved = torch.maximum(arm.moved.to(W.device), change)
         arm.put(name, made)
