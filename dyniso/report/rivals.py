@@ -100,7 +100,7 @@ def verdict(kind: str, found: Interval) -> str:
         case "above":
             right, wrong = found.low > 0 and found.mean >= MARGIN, found.high < MARGIN
         case "equal":
-            right, wrong = -MARGIN < found.low and found.high < MARGIN, found.low > MARGIN or found.high < -MARGIN
+            right, wrong = found.low > -MARGIN and found.high < MARGIN, found.low > MARGIN or found.high < -MARGIN
         case "retains":
             right, wrong = found.high < MARGIN, found.low > MARGIN
         case _:
@@ -173,7 +173,7 @@ def routes(frame: pd.DataFrame, predictors: Iterable[str], baseline: str = "befo
     means = frame.groupby("method").mean(numeric_only=True)
     rows = []
     for name in predictors:
-        own = frame[[name, baseline, "outcome"]].replace([np.inf, -np.inf], np.nan).dropna()
+        own = frame[[*dict.fromkeys((name, baseline)), "outcome"]].replace([np.inf, -np.inf], np.nan).dropna()
         of_arms = means[[name, "outcome"]].replace([np.inf, -np.inf], np.nan).dropna()
         rows.append(
             {
