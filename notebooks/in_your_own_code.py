@@ -331,6 +331,32 @@ for task in range(2):
 # Units are matched to layers by a traced pass. A model of your own needs an example for it,
 # `attach(ReDo(), model, optimizer, example=x[:2])`; a layer that cannot be matched is named.
 #
+# ## Surgery on your own model
+#
+# `dyniso.interventions` changes one property of a net and keeps the others, as {doc}`is_isometry_the_cause` does it: one line at
+# a task boundary, two in a loop. Packed projections and gates are changed map by map, the head and the biases stay.
+
+# %%
+from dyniso.interventions import edit_, flat, re_paired, with_spectrum
+
+generator = torch.Generator().manual_seed(seed)
+edit_(model, lambda W: re_paired(W, generator))  # the same singular values and vectors, paired anew
+for step in range(20):
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(x[:64]), y[:64]).backward()
+    optimizer.step()
+    if step % 10 == 9:  # a spectrum that is held: after every tenth step
+        edit_(model, lambda W: with_spectrum(W, flat))
+
+# %% tags=["hide-input"]
+defect = max(layer.isometry_defect for layer in report_model(model.eval(), x[:64]).layers[:-1])
+claim(
+    "a-held-spectrum-is-held",
+    f"After the last projection the largest defect of a hidden weight is {defect:.0e}.",
+    defect < 1e-6,
+)
+
+# %% [markdown]
 # ## A stream of your own data
 #
 # Arrays become a data set by a name; every kind of stream and the runner take it. What the arrays hold enters the identity of a run.

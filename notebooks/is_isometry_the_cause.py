@@ -1,0 +1,290 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Is isometry the cause?
+#
+# **Question.** Networks whose singular values stay near one stay able to learn. Is it the singular values that do it, or
+# something that comes along with them?
+#
+# **Why it matters.** The paper's evidence is correlational, and so was this book's until here. A penalty on
+# $(\sigma^2-1)^2$ also changes the scale of the weights, which directions carry the large singular values, and which
+# units fire. A method that needs only one of these could be cheaper, or better.
+#
+# **How.** We take a network that has lost its plasticity, change one property, keep the others, and let it learn one
+# more task. What each rival hypothesis predicts, and the thresholds, were committed before any of the runs shown.
+
+# %% tags=["parameters", "hide-input"]
+tier = "check"  # check or smoke: whose stored runs are read
+
+# %% tags=["hide-input"]
+import time
+
+from dyniso.report import rivals
+from dyniso.report.figures import causal as pictures
+from dyniso.report.notebook import claim, show, show_table, stamp
+from dyniso.report.results import Results
+from dyniso.study import specs
+from dyniso.study.specs import rivals as predicted
+
+started = time.perf_counter()
+labels, pixels, labels_128, pixels_128 = (
+    Results.stored(name, tier)
+    for name in ("surgery_labels", "surgery_pixels", "surgery_labels_128", "surgery_pixels_128")
+)
+surgeries = {"labels": labels, "pixels": pixels, "labels, width 128": labels_128, "pixels, width 128": pixels_128}
+
+
+def level(results, arm):
+    return rivals.t_interval(rivals.outcome(results, arm)).mean
+
+
+def counted(results, rival):
+    """How many predictions of a rival hold, fail, and are undecided."""
+    found = rivals.checks(results).query("rival == @rival")["verdict"]
+    return tuple(int((found == v).sum()) for v in (rivals.HOLDS, rivals.FAILS, rivals.OPEN))
+
+
+# %% [markdown]
+# ## What the paper says
+#
+# > The singular values of every layer's Jacobian near one keep a network plastic: dynamical isometry stands in for a
+# > well-conditioned tangent kernel, and what falls away from it is lost plasticity {cite:p}`rosseau2026`.
+#
+# Neighbours have other suspects. Lyle et al. {cite:p}`lyle2023` see changes in curvature; later they name several
+# mechanisms, among them shifted pre-activations and growing norms {cite:p}`lyle2025`, and fix the norm alone
+# {cite:p}`lyle2024`. Sokar et al. {cite:p}`sokar2023` count units that no longer fire. Lewandowski et al.
+# {cite:p}`lewandowski2025` keep only the *largest* singular value near one. Shumaylov et al. {cite:p}`shumaylov2026`
+# replace the singular values of Muon's *updates* by noise and lose nothing. None of them separates these properties by
+# intervention.
+#
+# ## The surgeries
+#
+# Write a hidden weight as $W = U\,\mathrm{diag}(\sigma)\,V^\top$. `dyniso.interventions` changes one factor:
+#
+# | surgery | what changes | what is kept |
+# |:--|:--|:--|
+# | flat | $\sigma \to 1$ | $U$, $V$, biases |
+# | norm-flat | $\sigma \to$ its root mean square | $U$, $V$, Frobenius norm |
+# | scaled | $W \to W\sqrt m/\lVert W\rVert_F$ | everything but scale |
+# | clip, lift | $\min(\sigma, 1)$; $\max(\sigma, 1)$ | $U$, $V$, the other tail |
+# | re-paired | which $\sigma$ goes with which pair of vectors | all $\sigma$, all vectors |
+# | Haar | new random $U$, $V$ | all $\sigma$ |
+# | rotated | $W \to e^{tA} W$, as far away as flat | all $\sigma$, $V$ |
+# | noise, shrink & perturb | a step as long as flat's | nothing in particular |
+# | gates | biases only: on which share of images each unit fires | **all weights** |
+#
+# Gates are set in two ways: *balanced* (every unit fires on half of the images of the coming task), and *as collapsed*
+# (unit by unit on the share on which it fired in the collapsed net, whatever is done to its weights).
+#
+# ## What the rivals predict
+
+# %% tags=["hide-input"]
+PREDICTIONS = {
+    "isometry": ("flat restores; kept, scaled, re-paired, Haar do not; gates do not matter at fixed weights", "isometry"),
+    "scale": ("scaled does as well as flat; norm-flat does not", "scale"),
+    "alignment": ("new directions restore as well as flat: re-paired, Haar; scaled does not", "alignment"),
+    "gates": ("balanced restores whatever the weights; as collapsed restores nothing, flat included", "gates"),
+    "displacement": ("any step of that length restores: rotated, noise, shrink & perturb", "displacement"),
+    "lower tail, condition": ("lift restores, clip does not", "lower_tail"),
+    "upper tail": ("clip restores, lift does not", "upper_tail"),
+}
+
+
+def cell(results, rival):
+    right, wrong, open_ = counted(results, rival)
+    return f"{'survives' if not wrong else 'fails'} ({right} of {right + wrong + open_} right, {wrong} wrong)"
+
+
+show_table(
+    [
+        {"if the cause is": name, "then": says} | {title: cell(results, rival) for title, results in list(surgeries.items())[:2]}
+        for name, (says, rival) in PREDICTIONS.items()
+    ]
+)
+
+# %% [markdown]
+# An arm *restores* if it makes more than half of the way from the net that is left alone to a fresh one; its whole 95 %
+# interval has to lie on one side. A rival survives a stream if none of its predictions is wrong.
+#
+# ## Spectrum by vectors
+#
+# A trunk is trained by Adam on 20 tasks of random labels (30 of permuted pixels, at a rate of 1e-2, where plain Adam loses
+# much), until it learns badly. Every arm starts from the same trunk of its seed, with a fresh optimizer, and learns one
+# more task.
+
+# %%
+fig, points = pictures.two_by_two({"Random labels": labels, "Permuted pixels": pixels})
+
+# %% tags=["hide-input"]
+size = (
+    f"Net {labels.net}, {len(labels.experiment.seeds)} seeds; labels: {labels.experiment.stream.samples} images, "
+    f"{labels.experiment.steps_per_task} steps of {labels.experiment.batch}; pixels: {pixels.experiment.stream.samples} images, "
+    f"{pixels.experiment.steps_per_task} steps"
+)
+show(
+    fig,
+    points,
+    name="fig-spectrum-by-vectors",
+    caption="On random labels new vectors restore a collapsed net as well as a new spectrum does; on permuted pixels only "
+    f"the spectrum does. Online accuracy of the task after the surgery, with 95 % intervals. {size}.",
+    alt="Two tables of four numbers. Random labels: .17 with spectrum and vectors kept, above .7 in the three other cells. "
+    "Permuted pixels: below .6 in both cells with the spectrum kept, about .8 in both with a flat one.",
+)
+
+# %% tags=["hide-input"]
+cells = {title: {arm: level(r, arm) for arm in pictures.CELLS.values()} for title, r in surgeries.items()}
+both = {title: [rivals.t_interval(rivals.recovery(r, arm)) for arm in ("haar_own", "flat_own")] for title, r in surgeries.items()}
+claim(
+    "labels-new-vectors-do",
+    f"On random labels new singular vectors alone restore the net: accuracy {cells['labels']['haar_own']:.2f} from "
+    f"{cells['labels']['kept_own']:.2f}, with every singular value kept; a flat spectrum gives {cells['labels']['flat_own']:.2f}.",
+    all(both[t][0].low > 0.5 for t in ("labels", "labels, width 128")),
+)
+claim(
+    "pixels-only-the-spectrum-does",
+    f"On permuted pixels new vectors alone do not: {cells['pixels']['haar_own']:.2f} from {cells['pixels']['kept_own']:.2f}; a flat "
+    f"spectrum does, with its own vectors ({cells['pixels']['flat_own']:.2f}) and with new ones ({cells['pixels']['flat_haar']:.2f}).",
+    all(both[t][0].high < 0.5 < both[t][1].low for t in ("pixels", "pixels, width 128")),
+)
+
+# %% [markdown]
+# ## Every surgery
+
+# %%
+order = [m.name for m in labels.experiment.methods]
+colours = {
+    a: pictures.GREEN if a.endswith("balanced") else pictures.ORANGE if a.endswith("collapsed") else pictures.BLUE
+    for a in order
+} | {"fresh": pictures.GREY}
+fig, points = pictures.dots({"Random labels": labels, "Permuted pixels": pixels}, order, colours)
+
+# %% tags=["hide-input"]
+show(
+    fig,
+    points,
+    name="fig-surgeries",
+    caption="On random labels the gates decide (orange: as collapsed, green: balanced, blue: biases untouched); on permuted "
+    f"pixels the spectrum does. All arms that were run. {size}; lines: 95 % intervals.",
+    alt="Dots for 23 arms on two streams. Random labels: all arms with gates as collapsed lie below .3, all with balanced "
+    "gates at .5 to .8. Permuted pixels: only arms with a flat spectrum, clip, and the fresh net lie near .8.",
+)
+
+# %% tags=["hide-input"]
+WEIGHTS = ("kept", "scaled", "flat", "re_paired", "haar")
+shut = {t: max(rivals.t_interval(rivals.recovery(r, f"{w}_collapsed")).high for w in WEIGHTS) for t, r in surgeries.items()}
+opened = {t: min(rivals.t_interval(rivals.recovery(r, f"{w}_balanced")).low for w in WEIGHTS) for t, r in surgeries.items()}
+claim(
+    "labels-gates-decide",
+    f"On random labels gates decide for all weights: as collapsed, nothing restores (flat {level(labels, 'flat_collapsed'):.2f}); "
+    f"balanced, everything does (kept {level(labels, 'kept_balanced'):.2f}).",
+    shut["labels"] < 0.5 < opened["labels"],
+)
+claim(
+    "pixels-gates-do-not-decide",
+    f"On permuted pixels flat weights restore with every setting of the gates: own {level(pixels, 'flat_own'):.2f}, as collapsed "
+    f"{level(pixels, 'flat_collapsed'):.2f}, balanced {level(pixels, 'flat_balanced'):.2f}.",
+    all(rivals.t_interval(rivals.recovery(pixels, f"flat_{g}")).low > 0.5 for g in ("own", "collapsed", "balanced")),
+)
+claim(
+    "upper-tail-is-what-hurts",
+    f"Cutting the singular values above 1 restores on both streams ({level(labels, 'clip'):.2f} and {level(pixels, 'clip'):.2f}); "
+    f"lifting those below 1 restores on neither ({level(labels, 'lift'):.2f} and {level(pixels, 'lift'):.2f}).",
+    all(rivals.t_interval(rivals.recovery(r, "clip")).low > 0.5 > rivals.t_interval(rivals.recovery(r, "lift")).high
+        for r in (labels, pixels)),
+)
+claim(
+    "scale-alone-restores-nowhere",
+    f"The right scale with the old shape restores on neither stream: {level(labels, 'scaled_own'):.2f} and "
+    f"{level(pixels, 'scaled_own'):.2f}.",
+    all(rivals.t_interval(rivals.recovery(r, "scaled_own")).high < 0.5 for r in (labels, pixels)),
+)
+claim(
+    "displacement-alone-restores-nowhere",
+    "A step as long as that of the flat arm restores on neither stream if its direction is random: a rotation "
+    f"{level(labels, 'rotated'):.2f} and {level(pixels, 'rotated'):.2f}, noise {level(labels, 'noisy'):.2f} and "
+    f"{level(pixels, 'noisy'):.2f}.",
+    all(rivals.t_interval(rivals.recovery(r, a)).high < 0.5 for r in (labels, pixels) for a in ("rotated", "noisy")),
+)
+
+# %% [markdown]
+# The wider nets say the same where they decide: the table at the end has every prediction.
+#
+# ## Spectra that are held
+#
+# A surgery is one moment. Now a projection puts the spectrum back after every tenth step, so that it cannot drift, while
+# the vectors learn freely: ten tasks of random labels, from a fresh net. The spectra have a mean $\sigma^2$ of 1 and
+# shapes that differ at *equal defect* $D$ = mean $(\sigma^2-1)^2$: a log-normal one, a *bottom* of tiny values, one or
+# four large *spikes*. If the defect is what counts, equal defect means equal plasticity; if the condition number counts,
+# bottom is worst; if the largest singular value counts, one spike is.
+
+# %%
+held = {
+    name: Results.stored(f"held_{name}", tier)
+    for name in ("shapes_relu", "shapes_maxmin", "sides_relu", "sides_maxmin", "few_relu_128", "few_maxmin_128")
+}
+
+# SHAPES
+
+# %% [markdown]
+# ## The same surgery at every boundary
+#
+# A method acts again and again. Here each surgery is made before every task of a stream, with Adam's state cleared in every
+# arm. Is there an arm far from isometry that is more plastic than the isometric one?
+
+# %%
+boundary = Results.stored("every_boundary", tier)
+arms = {
+    "re_paired_balanced": pictures.GREEN,
+    "flat": pictures.ORANGE,
+    "clip": pictures.VIOLET,
+    "re_paired": pictures.BLUE,
+    "flat_gates_.05": "#a6761d",
+    "none": pictures.GREY,
+}
+fig, points = pictures.over_tasks({"Random labels": (boundary, arms)})
+
+# %% tags=["hide-input"]
+show(
+    fig,
+    points,
+    name="fig-every-boundary",
+    caption="The most plastic arm is far from isometry: singular values dealt out anew and every unit firing on half of the "
+    f"images (green) stay above flat weights (orange). Net {boundary.net}, {boundary.experiment.tasks} tasks of "
+    f"{boundary.experiment.steps_per_task} steps, {len(boundary.experiment.seeds)} seeds, bands: 95 % intervals.",
+    alt="Online accuracy over twenty tasks: the arm with re-paired singular values and balanced gates is highest, flat weights "
+    "and clip next, re-paired alone below, flat weights with units that fire on 5 % far below, and no surgery lowest.",
+)
+
+# %% tags=["hide-input"]
+tasks = rivals.outcome_tasks(boundary)
+defect = {a: boundary.mean("before_isometry_defect", a, tasks) for a in arms}
+last = {a: level(boundary, a) for a in boundary.labels}
+better = rivals.t_interval(rivals.outcome(boundary, "re_paired_balanced") - rivals.outcome(boundary, "flat"))
+claim(
+    "far-from-isometry-and-more-plastic",
+    f"An arm with a defect of {defect['re_paired_balanced']:.2g} is more plastic than flat weights: "
+    f"{last['re_paired_balanced']:.2f} against {last['flat']:.2f}.",
+    better.low > 0 and defect["re_paired_balanced"] > 0.3 and defect["flat"] < 1e-3,
+)
+claim(
+    "flat-with-rare-gates-loses",
+    f"Flat weights whose units fire on 5 % of the images reach {last['flat_gates_.05']:.2f}: an isometric $W$ is not enough.",
+    rivals.t_interval(rivals.outcome(boundary, "flat") - rivals.outcome(boundary, "flat_gates_.05")).low > 0.2,
+)
+claim(
+    "clip-nearly-as-good-as-flat",
+    f"Cutting singular values above 1 gives {last['clip']:.2f}, nearly as much as a flat spectrum; lifting those below 1 gives "
+    f"{last['lift']:.2f}, no more than nothing.",
+    abs(rivals.t_interval(rivals.outcome(boundary, "clip") - rivals.outcome(boundary, "flat")).low) < predicted.MARGIN
+    and abs(last["lift"] - last["none"]) < predicted.MARGIN,
+)
