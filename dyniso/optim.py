@@ -130,6 +130,9 @@ class AdamO(Adam):
         isometry_every: k applies k times the strength to a weight on every k-th call that has a gradient for it: 1/k of
             the work, the same flow to first order.
         isometry_blocks: rows and columns of blocks of a packed weight, each a map of its own: (3, 1) for q, k and v.
+        isometry_side: "both", or "above": only singular values above 1 are pulled, 4 W (W'W - I) with the negative
+            eigenvalues of the bracket set to 0. Smaller ones are left to the task. Ours; see the book's chapter on the
+            cause. It costs an eigendecomposition of each Gram.
         coupled: add strength * grad R to the gradient that Adam sees instead, for comparison; `p.grad` stays as it is.
         batch_dims: leading axes that index independent runs; then one axis is a vector, two a matrix, more a kernel.
     Raises:
@@ -155,6 +158,7 @@ class AdamO(Adam):
         isometry_lr: float | Tensor | None = None,
         isometry_every: int = 1,
         isometry_blocks: Blocks = (1, 1),
+        isometry_side: str = "both",
         coupled: bool = False,
         batch_dims: int = 0,
         **adam_options: Any,
@@ -164,7 +168,7 @@ class AdamO(Adam):
         require_keys("AdamO", adam_options, (*OPTIONS, *ADAM_OPTIONS))
         super().__init__(params, lr, *adam, **adam_options)
         self._step_supports_amp_scaling = False  # GradScaler then unscales and skips whole steps, isometry included
-        values = (isometry_strength, isometry_lr, isometry_every, isometry_blocks, coupled, batch_dims)
+        values = (isometry_strength, isometry_lr, isometry_every, isometry_blocks, isometry_side, coupled, batch_dims)
         self.defaults.update(zip(OPTIONS, values, strict=True))
         for group in self.param_groups:
             self._complete(group, {})
@@ -295,7 +299,7 @@ class AdamO(Adam):
         scale = group["isometry_strength"] * group["isometry_every"]
         if not group["coupled"]:
             scale = scale * rate(group)
-        return buckets(params, scale, group["batch_dims"], group["isometry_blocks"])
+        return buckets(params, scale, group["batch_dims"], group["isometry_blocks"], group["isometry_side"])
 
     @torch.no_grad()
     def check_stability(self) -> None:

@@ -9,12 +9,20 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from .checks import require_keys, require_range, require_shape
-from .pull import require_blocks
+from .checks import require, require_keys, require_range, require_shape
+from .pull import SIDES, require_blocks
 
 PRINTED_STRENGTH = 1e-3  # lambda in the paper; on the book's streams it leaves spectra nearly where plain Adam does
 DEFAULT_STRENGTH = 0.1  # what most of the book's runs take
-OPTIONS = ("isometry_strength", "isometry_lr", "isometry_every", "isometry_blocks", "coupled", "batch_dims")
+OPTIONS = (
+    "isometry_strength",
+    "isometry_lr",
+    "isometry_every",
+    "isometry_blocks",
+    "isometry_side",
+    "coupled",
+    "batch_dims",
+)
 ADAM_OPTIONS = tuple(name for name in inspect.signature(Adam).parameters if name not in ("params", "differentiable"))
 
 
@@ -52,6 +60,7 @@ def check_options(group: dict[str, Any]) -> None:
     require_number("isometry_strength", strength)
     require_range("isometry_every", group["isometry_every"], 1)
     require_range("batch_dims", batch_dims, 0)
+    require("isometry_side", group["isometry_side"], SIDES)
     for p in group["params"]:
         if is_pulled(p, batch_dims):
             require_blocks(p, batch_dims, group["isometry_blocks"])

@@ -19,6 +19,7 @@ from torch import Tensor
 from .checks import require_shape, require_that
 from .isometry import full_precision, half_precision
 
+SIDES = ("both", "above")  # which singular values are pulled: all, or those above 1
 BATCH = 2**18  # entries of the weights that are stacked into one product (1 MB); a larger weight is never copied
 SYMMETRIC_FROM = 512  # smaller side from which half of a Gram is copied from the other half on a CPU (benchmarks)
 Blocks = tuple[int, int]  # rows and columns of maps that a packed weight holds: (3, 1) is q, k and v in attention
@@ -128,8 +129,15 @@ class Bucket:
     `scale` is a number, or a tensor of the batch shape; c is the same with one value a matrix, (b,).
     """
 
-    def __init__(self, weights: Sequence[Tensor], scale: float | Tensor, batch_dims: int = 0, blocks: Blocks = (1, 1)):
-        self.weights, self.batch_dims, self.blocks = weights, batch_dims, blocks
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        scale: float | Tensor,
+        batch_dims: int = 0,
+        blocks: Blocks = (1, 1),
+        side: str = SIDES[0],
+    ):
+        self.weights, self.batch_dims, self.blocks, self.side = weights, batch_dims, blocks, side
         self.views: list[Member] = []
         members = self.members()
         W = joined(members)
@@ -155,6 +163,7 @@ class Bucket:
         W, E = joined(members), self.E
         with full_precision(W):
             E = gram_less_identity(W) if E is None else E
+            E = E if self.side == "both" else positive_part(E)
             c = self.c[:, None, None] if isinstance(self.c, Tensor) else self.c
             E.mul_(4 * c)
             if isinstance(c, Tensor):
@@ -237,6 +246,20 @@ def gram_less_identity(W: Tensor) -> Tensor:
     return E
 
 
+def positive_part(E: Tensor) -> Tensor:
+    """Symmetric matrices (b, m, m) with their negative eigenvalues set to 0; NaN where a matrix is not finite.
+
+    Of a Gram less the identity: what singular values above 1 contribute.
+
+    >>> positive_part(torch.tensor([[[3.0, 0.0], [0.0, -0.5]]]))
+    tensor([[[3., 0.],
+             [0., 0.]]])
+    """
+    finite = torch.isfinite(E).flatten(1).all(1)[:, None, None]
+    eigenvalues, Q = torch.linalg.eigh(torch.where(finite, E, 0.0))
+    return torch.where(finite, (Q * eigenvalues.clamp_min(0)[:, None]) @ Q.mT, torch.nan)
+
+
 def symmetric_gram(W: Tensor) -> Tensor:
     """`smaller_gram` of one matrix from 10 of its 16 blocks; the others are their transposes."""
     rows = W if W.shape[0] < W.shape[1] else W.mT  # W'W of a square one, as `smaller_gram` has it
@@ -250,13 +273,17 @@ def symmetric_gram(W: Tensor) -> Tensor:
 
 
 def buckets(
-    weights: Iterable[Tensor], scale: float | Tensor, batch_dims: int = 0, blocks: Blocks = (1, 1)
+    weights: Iterable[Tensor],
+    scale: float | Tensor,
+    batch_dims: int = 0,
+    blocks: Blocks = (1, 1),
+    side: str = SIDES[0],
 ) -> list[Bucket]:
     """Group weights that can share one batched call; a batch has at most BATCH entries, or a single weight.
 
     Args:
         weights, scale, batch_dims: as in `isometry_step`.
-        blocks: as in `member`.
+        blocks: as in `member`. side: of `SIDES`.
     Returns:
         One bucket or more for each combination of shape, layout, dtype and device.
 
@@ -270,7 +297,7 @@ def buckets(
             batches[-1].append(w)
         else:
             batches.append([w])
-    return [Bucket(batch, scale, batch_dims, blocks) for batches in by_kind.values() for batch in batches]
+    return [Bucket(batch, scale, batch_dims, blocks, side) for batches in by_kind.values() for batch in batches]
 
 
 def check(due: Sequence[Bucket]) -> None:

@@ -842,3 +842,57 @@ def test_zero_strength_in_a_stack_leaves_weights_alone_whose_gram_overflows():
     p.grad = torch.zeros_like(p)
     AdamO([p], isometry_strength=torch.tensor([0.1, 0.0]), batch_dims=1).step()
     assert torch.equal(p[1], 1e20 * torch.eye(3)) and float(p[0, 0, 0].detach()) < 2
+
+
+# ------------------------------------------------------------------------------------------- a pull from above only
+
+
+def one_sided_penalty(W):
+    return (torch.linalg.svdvals(W).square() - 1).clamp_min(0).square().sum()
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (6, 9), (9, 6)])
+def test_pull_from_above_is_the_gradient_of_the_penalty_on_singular_values_above_1(shape):
+    W = torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    before = W.detach().double().requires_grad_()
+    one_sided_penalty(before).backward()
+    optimizer = AdamO([W], lr=0.1, isometry_strength=0.01, isometry_side="above")
+    W.grad = torch.zeros_like(W)
+    optimizer.step()
+    torch.testing.assert_close(W.detach().double(), before.detach() - 1e-3 * before.grad, atol=1e-6, rtol=1e-6)
+
+
+def test_pull_from_above_leaves_a_contraction_bitwise_alone():
+    W = torch.nn.Parameter(0.3 * torch.eye(4) + 0.01)
+    before = W.detach().clone()
+    optimizer = AdamO([W], lr=0.1, isometry_side="above")
+    W.grad = torch.zeros_like(W)
+    optimizer.step()
+    assert torch.equal(W.detach(), before)
+
+
+def test_pull_from_above_on_stacked_runs_and_packed_maps_is_that_of_each_alone():
+    weights = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    stacked = torch.nn.Parameter(weights.clone())
+    each = [torch.nn.Parameter(w.clone()) for run in weights for w in run.chunk(2)]
+    options = dict(lr=1e-2, isometry_strength=0.1, isometry_side="above")
+    together = AdamO([stacked], isometry_blocks=(2, 1), batch_dims=1, **options)
+    apart = AdamO(each, **options)
+    for p in (stacked, *each):
+        p.grad = torch.zeros_like(p)
+    together.step(), apart.step()
+    torch.testing.assert_close(stacked.detach().flatten(0, 1), torch.cat([w.detach() for w in each]))
+
+
+def test_a_state_from_before_the_option_keeps_pulling_both_sides():
+    W = torch.nn.Parameter(torch.eye(3))
+    state = AdamO([W]).state_dict()
+    del state["param_groups"][0]["isometry_side"]
+    optimizer = AdamO([W])
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["isometry_side"] == "both"
+
+
+def test_an_unknown_side_is_refused():
+    with pytest.raises(ValueError, match=r"isometry_side='abov'; allowed are 'both', 'above'; did you mean 'above'"):
+        AdamO([torch.nn.Parameter(torch.eye(3))], isometry_side="abov")

@@ -78,8 +78,8 @@ def gate_biases(
     Args:
         weights: of the hidden layers, each (..., out, in). activation: ReLU or the like, elementwise, or `MaxMin`.
         x: inputs, (..., samples, in).
-        share, margin, tolerance: see `gate_bias`; a sequence holds the shares of the units of each layer (of the pairs, with
-            MaxMin).
+        share, margin, tolerance: see `gate_bias`; a sequence holds the shares of the units of each layer, of the pairs
+            with MaxMin.
     Returns:
         One (..., out) for each layer. The weights do not change.
     Raises:

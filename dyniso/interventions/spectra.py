@@ -28,7 +28,7 @@ def with_spectrum(W: Tensor, rule: Rule, any_vectors: bool = False) -> Tensor:
 
     Args:
         W: shape (..., out, in), floating point. rule: g, for example `flat` or `SPECTRA["band"](low=0.5, high=2.0)`.
-        any_vectors: take orthonormal vectors as they come for singular values that are 0 or rounding, and do not refuse.
+        any_vectors: take orthonormal vectors as they come for singular values that are 0 or rounding; do not refuse.
     Returns:
         Shape (..., out, in), same dtype. Singular values are g(sigma) to 1e-6 relative to the largest, in float64.
     Raises:

@@ -126,6 +126,7 @@ def adamo(wanted: Wanted) -> Any:
     return StackedAdamO(
         [{"params": pulled, "isometry_strength": per_run}, {"params": rest, "isometry_strength": 0.0}],
         isometry_every=wanted.method.isometry_every,
+        isometry_side=wanted.method.isometry_side or "both",
         coupled=wanted.method.coupled,
         batch_dims=1,
         decoupled_weight_decay=bool(wanted.method.decoupled_weight_decay),

@@ -309,6 +309,24 @@ ROUTES = (
     Method("layernorm", "LayerNorm", norm="layernorm"),
 )
 
+# ------------------------------------------------------------------------------------ a pull on one side only
+
+
+def one_sided(stream: str) -> dict[str, Experiment]:
+    """AdamO that pulls only singular values above 1, beside the whole pull."""
+    rate: dict[str, Any] = dict(lr=1e-3 if stream == "labels" else 1e-2)
+    arms = [arm("adam", "Adam", **rate)]
+    for strength in (0.1, 1.0):
+        pulled: dict[str, Any] = dict(optimizer="adamo", isometry_every=EVERY, isometry_strength=strength, **rate)
+        arms += [
+            arm(f"both_{strength:g}", f"both sides, {strength:g}", **pulled),
+            arm(f"above_{strength:g}", f"above 1 only, {strength:g}", isometry_side="above", **pulled),
+        ]
+    where, title = (replace(LABELS, tasks=20), "random labels") if stream == "labels" else (PIXELS, "permuted pixels")
+    steps = 400 if stream == "labels" else 150
+    return experiment(f"one_sided_{stream}", f"AdamO on one side only, {title}", where, arms, steps_per_task=steps)
+
+
 CAUSAL: dict[str, dict[str, Experiment]] = {
     tiers_["check"].name: tiers_
     for tiers_ in (
@@ -328,5 +346,7 @@ CAUSAL: dict[str, dict[str, Experiment]] = {
         experiment(
             "routes", "What methods change before each task", replace(LABELS, tasks=20), ROUTES, steps_per_task=400
         ),
+        one_sided("labels"),
+        one_sided("pixels"),
     )
 }

@@ -146,6 +146,7 @@ class Method:
     parametrization: str | None = None  # "newton_schulz": hidden weights orthogonal by construction
     reset_optimizer: bool | None = None  # clear the optimizer's state at every task boundary
     bias: bool | None = None  # in games: whether linear layers have one; None is yes
+    isometry_side: str | None = None  # "above": only singular values above 1 are pulled; None is "both"
     interventions: tuple[Intervention, ...] = ()  # on its weights, at boundaries or between steps
 
     def __post_init__(self) -> None:
@@ -155,6 +156,7 @@ class Method:
             ("norm", NORMS),
             ("schedule", SCHEDULES),
             ("parametrization", ("newton_schulz",)),
+            ("isometry_side", ("above",)),
         ):
             if getattr(self, field_name) is not None:
                 require(f"{self.name}.{field_name}", getattr(self, field_name), allowed)
@@ -172,7 +174,9 @@ class Method:
         require(f"{self.name}.coupled", self.coupled, (True, False))
         require(f"{self.name}.reset_optimizer", self.reset_optimizer, (True, False, None))
         require(f"{self.name}.bias", self.bias, (True, False, None))
-        if self.optimizer != "adamo" and (self.isometry_strength or self.coupled or self.isometry_every != 1):
+        if self.optimizer != "adamo" and (
+            self.isometry_strength or self.coupled or self.isometry_every != 1 or self.isometry_side
+        ):
             raise ValueError(
                 f"{self.name}: an isometry setting has no effect with optimizer={self.optimizer!r}; use 'adamo'"
             )

@@ -185,6 +185,13 @@ RIVALS: dict[str, dict[str, tuple[Check, ...]]] = {
         "isometry": (*equal("held_none", "held_lower", "held_raise"), *above("held_lower", "adam_raise")),
     },
 }
+RIVALS |= {  # written after the surgeries at one boundary were seen, before any run with a one-sided pull
+    f"one_sided_{stream}": {
+        "isometry": (*above("both_0.1", "adam", "above_0.1"), *above("both_1", "above_1")),
+        "upper_tail": (*above("above_0.1", "adam"), *equal("above_0.1", "both_0.1"), *equal("above_1", "both_1")),
+    }
+    for stream in ("labels", "pixels")
+}
 LATE = 3  # tasks at the end whose mean is the outcome where nothing branches
 EARLY = range(1, 5)  # a run's own best of these is what "retains" compares with
 
