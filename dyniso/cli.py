@@ -274,6 +274,13 @@ def command_figure(options: argparse.Namespace) -> int:
     if isinstance(experiment, specs.GameExperiment):
         frame, origin = stored_rows(with_fresh_net(experiment))
         fig, table = figures.cycles_figure(frame, experiment, metrics or figures.CYCLE_METRICS)
+    elif experiment.name in specs.CAUSAL and metrics is None:
+        from .report.figures import causal
+        from .report.results import Results
+
+        frame, origin = stored_rows(experiment)
+        results = Results(experiment, frame)
+        fig, table = causal.dots({experiment.title: results}, list(results.labels))
     else:
         frame, origin = stored_rows(experiment)
         fig, table = figures.tasks_figure(frame, experiment, metrics or figures.DEFAULT_METRICS)

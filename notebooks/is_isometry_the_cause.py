@@ -90,7 +90,10 @@ def counted(results, rival):
 
 # %% tags=["hide-input"]
 PREDICTIONS = {
-    "isometry": ("flat restores; kept, scaled, re-paired, Haar do not; gates do not matter at fixed weights", "isometry"),
+    "isometry": (
+        "flat restores; kept, scaled, re-paired, Haar do not; gates do not matter at fixed weights",
+        "isometry",
+    ),
     "scale": ("scaled does as well as flat; norm-flat does not", "scale"),
     "alignment": ("new directions restore as well as flat: re-paired, Haar; scaled does not", "alignment"),
     "gates": ("balanced restores whatever the weights; as collapsed restores nothing, flat included", "gates"),
@@ -107,7 +110,8 @@ def cell(results, rival):
 
 show_table(
     [
-        {"if the cause is": name, "then": says} | {title: cell(results, rival) for title, results in list(surgeries.items())[:2]}
+        {"if the cause is": name, "then": says}
+        | {title: cell(results, rival) for title, results in list(surgeries.items())[:2]}
         for name, (says, rival) in PREDICTIONS.items()
     ]
 )
@@ -143,7 +147,10 @@ show(
 
 # %% tags=["hide-input"]
 cells = {title: {arm: level(r, arm) for arm in pictures.CELLS.values()} for title, r in surgeries.items()}
-both = {title: [rivals.t_interval(rivals.recovery(r, arm)) for arm in ("haar_own", "flat_own")] for title, r in surgeries.items()}
+both = {
+    title: [rivals.t_interval(rivals.recovery(r, arm)) for arm in ("haar_own", "flat_own")]
+    for title, r in surgeries.items()
+}
 claim(
     "labels-new-vectors-do",
     f"On random labels new singular vectors alone restore the net: accuracy {cells['labels']['haar_own']:.2f} from "
@@ -181,8 +188,12 @@ show(
 
 # %% tags=["hide-input"]
 WEIGHTS = ("kept", "scaled", "flat", "re_paired", "haar")
-shut = {t: max(rivals.t_interval(rivals.recovery(r, f"{w}_collapsed")).high for w in WEIGHTS) for t, r in surgeries.items()}
-opened = {t: min(rivals.t_interval(rivals.recovery(r, f"{w}_balanced")).low for w in WEIGHTS) for t, r in surgeries.items()}
+shut = {
+    t: max(rivals.t_interval(rivals.recovery(r, f"{w}_collapsed")).high for w in WEIGHTS) for t, r in surgeries.items()
+}
+opened = {
+    t: min(rivals.t_interval(rivals.recovery(r, f"{w}_balanced")).low for w in WEIGHTS) for t, r in surgeries.items()
+}
 claim(
     "labels-gates-decide",
     f"On random labels gates decide for all weights: as collapsed, nothing restores (flat {level(labels, 'flat_collapsed'):.2f}); "
@@ -199,8 +210,10 @@ claim(
     "upper-tail-is-what-hurts",
     f"Cutting the singular values above 1 restores on both streams ({level(labels, 'clip'):.2f} and {level(pixels, 'clip'):.2f}); "
     f"lifting those below 1 restores on neither ({level(labels, 'lift'):.2f} and {level(pixels, 'lift'):.2f}).",
-    all(rivals.t_interval(rivals.recovery(r, "clip")).low > 0.5 > rivals.t_interval(rivals.recovery(r, "lift")).high
-        for r in (labels, pixels)),
+    all(
+        rivals.t_interval(rivals.recovery(r, "clip")).low > 0.5 > rivals.t_interval(rivals.recovery(r, "lift")).high
+        for r in (labels, pixels)
+    ),
 )
 claim(
     "scale-alone-restores-nowhere",
@@ -313,7 +326,45 @@ sides = held["sides_relu"]
 order = [m.name for m in sides.experiment.methods]
 fig, points = pictures.dots({"ReLU": sides}, order)
 
-# SIDES
+# %% tags=["hide-input"]
+show(
+    fig,
+    points,
+    name="fig-one-side-held",
+    caption="Holding down what lies above 1 keeps ReLU as plastic as holding all singular values at 1; twice the level is as good "
+    f"as 1; holding up what lies below does nothing. {held_size}; lines: 95 % intervals.",
+    alt="Dots for fourteen arms: flat, clip, band, and all singular values at 1.41 or 2 lie at .70 to .73; norm only, lift and the "
+    "free net at about .3; a held log-normal spectrum at .16, with gates balanced at each boundary .40, re-paired .56.",
+)
+
+# %% tags=["hide-input"]
+side = {a: level(sides, a) for a in sides.labels}
+
+
+def difference(results, arm, other):
+    return rivals.t_interval(rivals.outcome(results, arm) - rivals.outcome(results, other))
+
+
+claim(
+    "one-side-is-enough",
+    f"Clipping at 1 keeps as much as a flat spectrum ({side['clip']:.2f} and {side['ln_0']:.2f}); lifting to 1 keeps no more than "
+    f"nothing ({side['lift']:.2f} and {side['free']:.2f}).",
+    abs(difference(sides, "clip", "ln_0").mean) < predicted.MARGIN and difference(sides, "lift", "free").high < 0.1,
+)
+claim(
+    "level-does-not-matter",
+    f"All singular values at 2, a defect of 9, are as good as at 1: {side['level_2']:.2f} and {side['ln_0']:.2f}. The right norm with "
+    f"a free shape is not: {side['norm']:.2f}.",
+    abs(difference(sides, "level_2", "ln_0").mean) < predicted.MARGIN and difference(sides, "norm", "ln_0").high < -0.3,
+)
+claim(
+    "vectors-and-gates-repair-a-broad-spectrum",
+    f"Under one and the same broad spectrum ({side['ln_1']:.2f}), pairing it anew at each boundary gives {side['ln_1_re_paired']:.2f}, "
+    f"balancing the gates {side['ln_1_gates']:.2f}; leaving out biases {side['ln_1_no_biases']:.2f}.",
+    difference(sides, "ln_1_re_paired", "ln_1").low > 0.2
+    and difference(sides, "ln_1_gates", "ln_1").low > 0.1
+    and abs(side["ln_1_no_biases"] - side["ln_1"]) < predicted.MARGIN,
+)
 
 # %% [markdown]
 # ## The same surgery at every boundary

@@ -11,14 +11,17 @@ from dyniso.study.specs import (
     ADAMO,
     BITS,
     CANDIDATES,
+    CAUSAL,
     REGISTRY,
     REINFORCEMENT,
     SUPERVISED,
     TIERS,
     Experiment,
+    Intervention,
     Method,
     Net,
     Stream,
+    Trunk,
     digest,
     get,
     only_methods,
@@ -111,7 +114,7 @@ def test_registered_experiment_asks_for_no_more_images_than_its_data_set_has(nam
 
 @every_case
 def test_tiers_differ_in_scale_only(name, tier):
-    scale = {"tier", "stream", "net", "steps_per_task", "batch", "seeds"}
+    scale = {"tier", "stream", "net", "steps_per_task", "batch", "seeds", "trunk"}
     smoke, other = get(name), get(name, tier)
     assert {f.name for f in fields(Experiment) if getattr(smoke, f.name) != getattr(other, f.name)} <= scale
     assert smoke.stream.kind == other.stream.kind
@@ -153,8 +156,10 @@ OTHER = {
     Method: dict(optimizer="adam", activation="tanh", lr=2e-3, isometry_strength=0.2, isometry_every=2, coupled=True)
     | dict(baseline="redo", settings=(("every", 5),), norm="layernorm", weight_decay=0.1, clip_norm=1.0)
     | dict(decoupled_weight_decay=True, schedule="cosine", parametrization="newton_schulz")
-    | dict(reset_optimizer=True, bias=False),
-    Experiment: dict(name="other", steps_per_task=301, batch=32, probe=128, measures=("lens",), threshold=0.5),
+    | dict(reset_optimizer=True, bias=False, isometry_side="above")
+    | dict(interventions=(Intervention("re_paired", "boundary"),)),
+    Experiment: dict(name="other", steps_per_task=301, batch=32, probe=128, measures=("lens",), threshold=0.5)
+    | dict(trunk=Trunk(2)),
 }
 UNTOLD = {Method: {"name", "label"}, Experiment: {"title", "tier", "stream", "net", "methods", "seeds", "sources"}}
 UNTOLD[Stream] = {"content", "real"}  # of a user's own arrays, tests/study/test_own_data.py
@@ -201,8 +206,8 @@ TUNED = [name for name in SUPERVISED if not name.startswith("tune_")]
 
 
 def untuned():
-    """Every experiment whose arms have settings of their own: all but the tuned suite and the games."""
-    return [e for name, by_tier in REGISTRY.items() if name not in TUNED for e in by_tier.values()]
+    """Every experiment whose arms have settings of their own: all but the tuned suite, games, and interventions."""
+    return [e for name, by_tier in REGISTRY.items() if name not in (*TUNED, *CAUSAL) for e in by_tier.values()]
 
 
 def meanings(experiments, *apart):

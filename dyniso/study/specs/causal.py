@@ -18,6 +18,7 @@ SEEDS = tuple(range(4, 12))  # that judge; 0 to 3 were for exploring
 EVERY = 10  # steps between two projections of a held spectrum
 SOURCES = (
     ("interventions", "designs and definitions: " + OURS),
+    ("net", "four layers of 64, as in the supervised suite; 128 where the name says so; " + OURS),
     ("stream", "random labels as in Zhang et al. 2016; permuted pixels as in Goodfellow et al. 2013; sizes are ours"),
     ("method.lr", "1e-3 as elsewhere; on pixels 1e-2, where plain Adam loses plasticity at this scale; " + OURS),
     ("optimizer state", "fresh at the branch, in every arm; " + OURS),

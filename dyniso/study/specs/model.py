@@ -125,7 +125,8 @@ class Method:
 
     A name means one arm. Where nothing is tuned it has one set of settings in all experiments: "adamo_0.1". In the
     tuned suite it is the best of this method's candidates on the stream ("adamo": one of `CANDIDATES["adamo"]`), in the
-    sweeps one of them ("adamo.2"). In games all arms of an experiment have its learning rate, and AdamO its strength.
+    sweeps one of them ("adamo.2"). In the causal experiments it says what is done to the weights; the experiment says
+    when. In games all arms of an experiment have its learning rate, and AdamO its strength.
     """
 
     name: str

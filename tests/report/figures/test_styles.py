@@ -11,7 +11,9 @@ from dyniso.report.figures.styles import COLOURS, STYLES, style_of
 from dyniso.study import specs
 
 DARK = "#14181e"  # the book's ground in its dark theme
-CHECK = {name: by_tier["check"] for name, by_tier in specs.everything().items()}
+CHECK = {  # arms of the causal experiments are dots and lines with their names beside them, in the colours of a figure
+    name: by_tier["check"] for name, by_tier in specs.everything().items() if name not in specs.CAUSAL
+}
 TOGETHER = {  # arms that one figure of the book draws
     **{name: [m.name for m in e.methods] for name, e in CHECK.items() if len(e.methods) <= 12},
     "suite": ["adam", "l2_init", "layernorm", "adamo_printed", "adamo", "maxmin", "maxmin_adamo"],
