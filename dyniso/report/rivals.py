@@ -20,7 +20,7 @@ from ..study.specs.rivals import EARLY, HALF, LATE, MARGIN, NAMES, RIVALS, Check
 from .results import Results
 
 KEPT, FRESH = ("kept_own", "none"), ("fresh",)
-HOLDS, FAILS, OPEN = "holds", "fails", "undecided"
+VERDICTS = HOLDS, FAILS, OPEN = "holds", "fails", "undecided"
 LEFT_OUT = ("before_bias_norm",)
 
 
@@ -123,7 +123,7 @@ def survivors(experiments: Iterable[Results]) -> pd.DataFrame:
     rows = []
     for results in experiments:
         for rival, part in checks(results).groupby("rival", sort=False):
-            counts = {v: int((part["verdict"] == v).sum()) for v in (HOLDS, FAILS, OPEN)}
+            counts = {v: int((part["verdict"] == v).sum()) for v in VERDICTS}
             rows.append({"rival": NAMES[str(rival)], "experiment": results.experiment.name, **counts})
     return pd.DataFrame(rows)
 
