@@ -75,9 +75,189 @@ def seen(results, metric, arm):
 # %%
 widths = {d: f"normal_{d:g}" for d in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)}
 lines = [
-    (f"{where}, {name}", results, {d: f"{arm}_{optimizer}" for d, arm in widths.items()}, {"color": colour, "linestyle": dash})
+    (
+        f"{where}, {name}",
+        results,
+        {d: f"{arm}_{optimizer}" for d, arm in widths.items()},
+        {"color": colour, "linestyle": dash},
+    )
     for where, results, dash in (("fresh", fresh, "-"), ("collapsed", collapsed, "--"))
     for name, optimizer, colour in (("Adam", "adam", pictures.BLUE), ("SGD", "sgd", pictures.ORANGE))
 ]
 panels = [("online accuracy", None, lines), ("$P_{100}$ of the kernel", "before_P_100", lines[::2])]
 fig, points = pictures.lines_figure(panels, r"standard deviation of $\ln S$")
+
+# %% tags=["hide-input"]
+size = f"Net {fresh.net}, one task of random labels, {fresh.experiment.steps_per_task} steps, {len(fresh.experiment.seeds)} seeds"
+show(
+    fig,
+    points,
+    name="fig-gauge-of-plasticity",
+    caption="Adam hardly sees how far from isometry the weights of one function are, gradient descent does; the plain kernel follows "
+    f"gradient descent. {size}; bands: 95 % intervals.",
+    alt="Two panels over the width of the law of unit scales. Accuracy of a fresh net under Adam is flat until 1 and then falls; under "
+    "SGD it falls from the start. The collapsed net stays low throughout. P_100 of the kernel falls from .96 to .1.",
+)
+
+# %% tags=["hide-input"]
+one = {o: gap(fresh, f"normal_1_{o}", f"normal_0_{o}") for o in ("adam", "sgd")}
+claim(
+    "adam-does-not-see-the-gauge",
+    f"Under Adam a fresh net with a defect of {seen(fresh, 'before_isometry_defect', 'normal_1_adam'):.0e} learns as well as the isometric "
+    f"net of the same function: {level(fresh, 'normal_1_adam'):.2f} and {level(fresh, 'normal_0_adam'):.2f}.",
+    one["adam"].low > -predicted.MARGIN and seen(fresh, "before_isometry_defect", "normal_1_adam") > 1e4,
+)
+claim(
+    "gradient-descent-sees-the-gauge",
+    f"Gradient descent does see it, at a rate that fits each kernel: {level(fresh, 'normal_1_sgd'):.2f} after "
+    f"{level(fresh, 'normal_0_sgd'):.2f}.",
+    one["sgd"].high < -2 * predicted.MARGIN,
+)
+claim(
+    "nearly-isometric-and-still-collapsed",
+    "The scales that bring the collapsed net nearest to isometry lower its defect from "
+    f"{seen(collapsed, 'before_isometry_defect', 'normal_0_adam'):.0f} to {seen(collapsed, 'before_isometry_defect', 'isometric_adam'):.1f}, and it "
+    f"stays collapsed: {level(collapsed, 'isometric_adam'):.2f}; flat weights reach {level(collapsed, 'flat_adam'):.2f}.",
+    gap(collapsed, "isometric_adam", "normal_0_adam").high < predicted.MARGIN
+    and seen(collapsed, "before_isometry_defect", "isometric_adam") < 1,
+)
+kernels = {m: [seen(fresh, f"before_{m}", f"normal_{d}_adam") for d in (0, 1)] for m in ("P_100", "adam_P_100")}
+claim(
+    "adams-kernel-knows",
+    f"The kernel of Adam's first steps knows: between the same two nets $P_{{100}}$ falls from {kernels['P_100'][0]:.2f} to "
+    f"{kernels['P_100'][1]:.2f}, that of Adam's kernel from {kernels['adam_P_100'][0]:.2f} to {kernels['adam_P_100'][1]:.2f}.",
+    kernels["P_100"][0] - kernels["P_100"][1] > 0.3
+    and kernels["adam_P_100"][0] - kernels["adam_P_100"][1] < predicted.MARGIN,
+)
+
+# %% [markdown]
+# Adam's kernel is $J\,\mathrm{diag}(1/r_i)\,J^\top$ with $r_i$ the root mean square of the gradient of parameter $i$ over minibatches, by which a
+# fresh Adam divides. A scale $s$ of a unit enters $JJ^\top$ as $s^{-2}$ and Adam's kernel as $s^{-1}$.
+
+# %% [markdown]
+# ## Forced: isometric, gates included
+#
+# The authors would say: $D$ is part of the layer Jacobian $D W$, so flat weights with dead units are not isometric. MaxMin meets
+# the objection: its $D$ is a permutation, so with all $\sigma = 1$ *every layer Jacobian is an isometry at every input*. What is left
+# to choose is how often a pair of units switches: biases are set so that one unit of each pair wins on a share $q$ of the images. At
+# $q = 0$ no pair ever switches on these images, and the net is a linear map. The spectrum is held; biases are frozen, or free.
+
+# %%
+order = [m.name for m in constructed.experiment.methods]
+fig, points = pictures.dots({"MaxMin, all singular values 1": constructed}, order)
+
+# CONSTRUCTED
+
+# %% [markdown]
+# The organic version: ReLU with $\sigma = 1$ held every five steps, at rates up to 1e-2, thirty tasks; with biases frozen at 0, or a
+# fresh head at each boundary. And MaxMin.
+
+# %%
+low, middle, high = (f"{lr:g}" for lr in (1e-3, 3e-3, 1e-2))
+lines_of = {
+    f"held_{low}": pictures.BLUE,
+    f"held_{middle}": pictures.GREEN,
+    f"held_{high}": pictures.ORANGE,
+    f"free_{low}": pictures.GREY,
+}
+fig, points = pictures.over_tasks({"ReLU": (forced["relu"], lines_of), "MaxMin": (forced["maxmin"], lines_of)})
+
+# FORCED
+
+# %% [markdown]
+# ## Rank or kernel?
+#
+# A penalty on the log-determinant of the Gram matrix of the last features raises or lowers their rank, under plain Adam, under AdamO,
+# and with the spectrum held. If rank is what counts, arms of equal rank should learn alike.
+
+# %%
+colours = {
+    f"{o}_{way}": colour
+    for o, colour in (("adam", pictures.BLUE), ("adamo", pictures.ORANGE), ("held", pictures.GREEN))
+    for way in ("raise", "none", "lower")
+}
+fig, points = pictures.scatter(
+    ranks,
+    {"before_feature_rank": "effective rank of the last features", "before_P_100": "$P_{100}$ of the kernel"},
+    colours,
+)
+
+# RANKS
+
+# %% [markdown]
+# ## Through what do the surgeries act?
+#
+# All arms of the surgeries, held spectra and gauges, run by run: how well does a number measured *before* the outcome task order how
+# well it is learned? This is no formal mediation; where gates were set by hand, the mediator itself was.
+
+# %%
+LABELS = {
+    "before_P_100": "kernel: $P_{100}$",
+    "before_adam_P_100": "Adam's kernel: $P_{100}$",
+    "before_feature_rank": "rank of last features",
+    "before_dead": "dead units",
+    "before_dormant": "dormant units",
+    "before_shift": "shift of pre-activations",
+    "before_alignment": "alignment",
+    "before_DW_share": r"share of $\sigma(DW)$ in [.5, 2]",
+    "before_DW_defect": "defect of $DW$",
+    "before_isometry_defect": "defect of $W$",
+    "before_scale_free_defect": "scale-free defect",
+    "before_condition_number": r"$\kappa(W)$",
+    "before_top_over_rms": r"$\sigma_1$ over rms",
+    "before_mean_square": r"mean $\sigma^2$",
+    "before_head_norm": "norm of the head",
+}
+stored = {
+    "surgery, labels": "surgery_labels",
+    "surgery, pixels": "surgery_pixels",
+    "held, ReLU": "held_shapes_relu",
+    "one side": "held_sides_relu",
+    "held, MaxMin": "held_shapes_maxmin",
+}
+found = {}
+for title, name in stored.items():
+    found[title] = rivals.routes(rivals.candidates(Results.stored(name, tier)), LABELS)
+of_gauge = rivals.candidates(fresh)
+for optimizer in ("adam", "sgd"):
+    part = of_gauge[of_gauge["method"].str.endswith(optimizer)]
+    found[f"gauge, {optimizer.replace('adam', 'Adam').replace('sgd', 'SGD')}"] = rivals.routes(part, LABELS)
+fig, points = pictures.routes_figure(found, LABELS)
+
+# %% tags=["hide-input"]
+show(
+    fig,
+    points,
+    name="fig-routes",
+    caption="The kernel orders what is learned on random labels, whatever the surgery; on permuted pixels the defect of $DW$ does. Rank "
+    "correlation, over runs, of numbers before a task with its online accuracy (blue: positive, orange: negative).",
+    alt="A table of rank correlations. P_100 of the kernel: .8 to .9 on random labels, .3 on permuted pixels. Defect of DW: -.7 on "
+    "pixels, -.1 on labels. Dead units: -.8 to -.9 on labels, -.1 on pixels.",
+)
+
+# %% tags=["hide-input"]
+rho = points.set_index("predictor")
+on_labels = ["surgery, labels", "held, ReLU", "one side"]
+on_kernel = [float(rho.loc["before_P_100", c]) for c in on_labels]
+claim(
+    "kernel-orders-surgeries-on-labels",
+    f"On random labels $P_{{100}}$ orders the outcomes of all surgeries: {', '.join(f'{v:.2f}' for v in on_kernel)}; "
+    f"on permuted pixels it does not ({rho.loc['before_P_100', 'surgery, pixels']:.2f}).",
+    min(on_kernel) > 0.75 and rho.loc["before_P_100", "surgery, pixels"] < 0.5,
+)
+claim(
+    "defect-orders-surgeries-on-pixels",
+    f"On permuted pixels the defect of $W$ ({rho.loc['before_isometry_defect', 'surgery, pixels']:.2f}) and of $DW$ "
+    f"({rho.loc['before_DW_defect', 'surgery, pixels']:.2f}) order them; on labels neither does "
+    f"({rho.loc['before_isometry_defect', 'surgery, labels']:.2f}, {rho.loc['before_DW_defect', 'surgery, labels']:.2f}).",
+    rho.loc["before_isometry_defect", "surgery, pixels"] < -0.6
+    and rho.loc["before_isometry_defect", "surgery, labels"] > -0.4,
+)
+gains = {t: f.set_index("predictor")["gain"] for t, f in found.items()}
+claim(
+    "nothing-adds-to-the-kernel-on-labels",
+    "Once $P_{100}$ is known, no other number adds more than "
+    f"{gains['surgery, labels'].max():.2f} to the explained variance of the ranks after surgeries on labels; on pixels the defect of $W$ adds "
+    f"{gains['surgery, pixels']['before_isometry_defect']:.2f}.",
+    gains["surgery, labels"].max() < 0.1 < gains["surgery, pixels"]["before_isometry_defect"],
+)

@@ -460,11 +460,13 @@ show_table(
 
 # %% tags=["hide-input"]
 wrong = tally.groupby("rival")[rivals.FAILS].sum()
+of = {name: int(wrong[predicted.NAMES[name]]) for name in predicted.NAMES if predicted.NAMES[name] in wrong}
+suspects = ("isometry", "scale", "alignment", "gates", "displacement", "lower_tail", "upper_tail", "state")
 claim(
-    "no-single-rival-survives",
-    f"No hypothesis survives everywhere: each is wrong somewhere, isometry in {wrong[predicted.NAMES['isometry']]} predictions, the gates in "
-    f"{wrong[predicted.NAMES['gates']]}, the upper tail in {wrong[predicted.NAMES['upper_tail']]}.",
-    bool((wrong > 0).all()),
+    "no-suspect-survives-everywhere",
+    f"No suspect survives everywhere: isometry is wrong in {of['isometry']} predictions, the upper tail in {of['upper_tail']}, the gates "
+    f"in {of['gates']}.",
+    all(of[name] > 0 for name in suspects),
 )
 
 # %% [markdown]

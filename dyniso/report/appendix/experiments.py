@@ -26,7 +26,9 @@ def settings_of(experiment: Comparison) -> dict[str, str]:
     every: Any = experiment  # each kind of experiment is a dataclass
     for f in fields(every):
         value = getattr(experiment, f.name)
-        if is_dataclass(value):
+        if f.name == "trunk" and value is not None:
+            own[words(f.name)] = str(value)
+        elif is_dataclass(value):
             prefix = "" if f.name in BARE else f"{f.name} "
             found |= {prefix + words(part.name): shown(getattr(value, part.name)) for part in fields(value)}
         elif f.name not in LEFT_OUT:
@@ -60,4 +62,10 @@ def methods_line(experiment: Comparison) -> str:
         return (
             f"{len(experiment.methods)} arms: {count} methods with {len(experiment.methods) // count} candidates each."
         )
-    return f"{len(experiment.methods)} methods: {'; '.join(plain(m.label) for m in experiment.methods)}."
+    return f"{len(experiment.methods)} methods: {'; '.join(plain(named(m)) for m in experiment.methods)}."
+
+
+def named(method: specs.Method) -> str:
+    """The label of an arm, and what is done to its weights."""
+    plan = ", ".join(map(str, method.interventions))
+    return f"{method.label} [{plan}]" if plan else method.label

@@ -41,6 +41,11 @@ class Intervention:
         elif self.every is not None:
             raise ValueError(f"intervention.every={self.every} with when={self.when!r}; it is for 'steps'")
 
+    def __str__(self) -> str:
+        values = ", ".join(f"{key} {value}" for key, value in self.settings)
+        when = f"every {self.every} steps" if self.every else {"boundary": "at each boundary"}.get(self.when, self.when)
+        return " ".join(filter(None, (self.kind, f"({values})" if values else "", when)))
+
 
 @dataclass(frozen=True)
 class Trunk:
@@ -55,3 +60,6 @@ class Trunk:
     def __post_init__(self) -> None:
         require_range("trunk.tasks", self.tasks, 1)
         require_range("trunk.lr", self.lr, 0, kind=float)
+
+    def __str__(self) -> str:
+        return f"{self.tasks} tasks at rate {self.lr:g}"
