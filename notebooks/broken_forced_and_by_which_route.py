@@ -146,7 +146,37 @@ claim(
 order = [m.name for m in constructed.experiment.methods]
 fig, points = pictures.dots({"MaxMin, all singular values 1": constructed}, order)
 
-# CONSTRUCTED
+# %% tags=["hide-input"]
+show(
+    fig,
+    points,
+    name="fig-constructed",
+    caption="Every layer Jacobian is an isometry in every arm, and what is learned still depends on how often units switch. Net "
+    f"{constructed.net}, {constructed.experiment.tasks} tasks of random labels, mean of the last {predicted.LATE}, "
+    f"{len(constructed.experiment.seeds)} seeds; lines: 95 % intervals.",
+    alt="Dots for eleven arms: shares of one half and a tenth at .85, .02 at .84, 0 with margin 1 at .78, 0 with margin 3 at .67; "
+    "frozen and free biases alike.",
+)
+
+# %% tags=["hide-input"]
+worst = max(seen(constructed, "before_DW_defect", a) for a in constructed.labels)
+claim(
+    "isometric-everywhere-and-less-plastic",
+    f"With every layer Jacobian isometric (largest defect of $DW$ {worst:.0e}) the net reaches {level(constructed, 'q0.5_m1_frozen'):.2f} "
+    f"where pairs switch on half of the images, and {level(constructed, 'q0_m3_frozen'):.2f} where none does.",
+    worst < 1e-6 and gap(constructed, "q0.5_m1_frozen", "q0_m3_frozen").low > 2 * predicted.MARGIN,
+)
+claim(
+    "rare-switching-is-enough",
+    f"Two images in a hundred are nearly enough: a share of .02 costs {gap(constructed, 'q0.5_m1_frozen', 'q0.02_m1_frozen').mean:.3f}. "
+    "So the gates' prediction of a steady decline is wrong here.",
+    gap(constructed, "q0.5_m1_frozen", "q0.02_m1_frozen").high < predicted.MARGIN,
+)
+claim(
+    "constructed-nets-lose-nothing",
+    "No arm loses anything from its early tasks to its last: what isometric nets start with, they keep.",
+    max(rivals.t_interval(rivals.lost(constructed, a)).high for a in constructed.labels) < predicted.MARGIN,
+)
 
 # %% [markdown]
 # The organic version: ReLU with $\sigma = 1$ held every five steps, at rates up to 1e-2, thirty tasks; with biases frozen at 0, or a
@@ -260,4 +290,96 @@ claim(
     f"{gains['surgery, labels'].max():.2f} to the explained variance of the ranks after surgeries on labels; on pixels the defect of $W$ adds "
     f"{gains['surgery, pixels']['before_isometry_defect']:.2f}.",
     gains["surgery, labels"].max() < 0.1 < gains["surgery, pixels"]["before_isometry_defect"],
+)
+
+# %% [markdown]
+# And methods that nobody set by hand: what do AdamO, FIRE, L2-Init and LayerNorm change before each task?
+
+# %% tags=["hide-input"]
+WATCHED = {
+    "before_isometry_defect": ("defect of $W$", ".3g"),
+    "before_scale_free_defect": ("scale-free", ".2f"),
+    "before_alignment": ("alignment", "+.2f"),
+    "before_shift": ("shift", ".2f"),
+    "before_dead": ("dead", ".0%"),
+    "before_P_100": ("$P_{100}$", ".2f"),
+    "before_adam_P_100": ("Adam's $P_{100}$", ".2f"),
+}
+show_table(
+    [
+        {"method": label, "last tasks": f"{level(methods, name):.2f}"}
+        | {head: format(seen(methods, metric, name), form) for metric, (head, form) in WATCHED.items()}
+        for name, label in methods.labels.items()
+    ]
+)
+
+# METHODS
+
+# %% [markdown]
+# ## A consequence: pull from above only
+#
+# If only singular values above one hurt, only they need a pull. `AdamO(..., isometry_side="above")` sets the negative eigenvalues of
+# $W^\top W - I$ to zero before it multiplies. What was predicted of it was written after the surgeries and before these runs.
+
+# %%
+sides = {
+    "Random labels": Results.stored("one_sided_labels", tier),
+    "Permuted pixels": Results.stored("one_sided_pixels", tier),
+}
+shades = {
+    "both_0.1": pictures.ORANGE,
+    "above_0.1": pictures.GREEN,
+    "both_1": "#a6761d",
+    "above_1": pictures.VIOLET,
+    "adam": pictures.BLUE,
+}
+fig, points = pictures.over_tasks({title: (r, shades) for title, r in sides.items()})
+
+# SIDED
+
+# %% [markdown]
+# ## Which predictions held
+
+# %% tags=["hide-input"]
+everything = [fresh, collapsed, constructed, *forced.values(), ranks, *sides.values()]
+show_table(
+    [
+        {
+            "experiment": f"`{row.experiment}`",
+            "rival": row.rival,
+            "hold": row.holds,
+            "wrong": row.fails,
+            "open": row.undecided,
+        }
+        for row in rivals.survivors(everything).itertuples()
+    ]
+)
+
+# %% [markdown]
+# ## Every arm that was run
+#
+# Of both chapters: online accuracy of the outcome, with half the 95 % interval, and what was lost from the run's own early tasks.
+
+# %% tags=["hide-output", "hide-input"]
+all_results = [Results.stored(name, tier) for name in specs.CAUSAL]
+show_table(
+    [
+        {
+            "experiment": f"`{r.experiment.name}`",
+            "arm": row["label"],
+            "accuracy": f"{row['mean']:.3f} ± {row['high'] - row['mean']:.3f}",
+            "lost": f"{row['lost']:+.3f}" if "lost" in row else "",
+        }
+        for r in all_results
+        for row in rivals.arms(r).to_dict("records")
+    ]
+)
+
+# %% tags=["hide-input"]
+runs = sum(len(r.experiment.methods) * len(r.experiment.seeds) for r in all_results)
+claim(
+    "every-arm-has-eight-seeds",
+    f"{len(all_results)} experiments, {sum(len(r.experiment.methods) for r in all_results)} arms and {runs:,} runs are in the table, each arm "
+    "with eight seeds.",
+    tier == "smoke" or all(len(r.experiment.seeds) == 8 for r in all_results),
 )
