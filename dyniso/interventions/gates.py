@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..activations import MaxMin
 from ..checks import require_range, require_shape
+from ..isometry import require_finite
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -21,19 +22,23 @@ def gate_bias(z: Tensor, share: Tensor | float, margin: float = 1.0, tolerance: 
         z: pre-activations without bias, shape (..., samples, units).
         share: of samples, for each unit (..., units), or one number, 0 to 1. A share of 0 (or 1) puts the threshold
             `margin` standard deviations of the unit beyond its largest (smallest) value, 1 beyond where it has none.
-        margin: at least 0; with a small one a few steps of training wake such a unit.
-        tolerance: by which a share may be missed where values of a unit coincide; 1 takes what can be had.
+        margin: at least 0, and above 0 for a share of 1; with a small one a few steps of training wake such a unit.
+        tolerance: by which a share may be missed where values of a unit coincide; 1 takes what can be had, NaN for a
+            unit whose values are not finite.
     Returns:
         Shape (..., units), dtype of z.
     Raises:
-        ValueError: a share outside 0 .. 1, or between 0 and 1/samples, which so few samples cannot show; or a unit
-            whose values coincide, so that it misses that share by more than the tolerance (says by how much).
+        ValueError: a share outside 0 .. 1, or between 0 and 1/samples, which so few samples cannot show; values that
+            are not finite; or a unit whose values coincide, so that it misses that share by more than the tolerance
+            (says by how much).
 
     >>> gate_bias(torch.tensor([[1.0], [2.0], [3.0], [4.0]]), 0.5)
     tensor([-2.5000])
     """
     require_shape(z.ndim >= 2, "z", z, "(..., samples, units)")
     require_range("margin", margin, 0, kind=float)
+    if tolerance < 1:
+        require_finite(z)
     samples = z.shape[-2]
     wanted = torch.as_tensor(share, dtype=torch.float64, device=z.device).expand(*z.shape[:-2], z.shape[-1])
     odd = ~((wanted >= 0) & (wanted <= 1))
@@ -78,8 +83,8 @@ def gate_biases(
     Args:
         weights: of the hidden layers, each (..., out, in). activation: ReLU or the like, elementwise, or `MaxMin`.
         x: inputs, (..., samples, in).
-        share, margin, tolerance: see `gate_bias`; a sequence holds the shares of the units of each layer, of the pairs
-            with MaxMin.
+        share, margin, tolerance: see `gate_bias`; a sequence holds the shares of the units of each layer (of the pairs,
+            with MaxMin).
     Returns:
         One (..., out) for each layer. The weights do not change.
     Raises:

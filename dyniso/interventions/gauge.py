@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import GroupSort
-from ..checks import require_range
+from ..checks import require_range, require_that
 from ..isometry import smaller_gram
 
 SCALES_OF = {nn.ReLU: 1, nn.LeakyReLU: 1, nn.PReLU: 1}  # activation -> neighbouring units that share a scale
@@ -33,7 +33,7 @@ def units_of_a_scale(activation: nn.Module) -> int:
     if isinstance(activation, GroupSort):
         return activation.group
     if type(activation) in SCALES_OF:
-        return 1
+        return SCALES_OF[type(activation)]
     raise ValueError(
         f"{type(activation).__name__} is not known to let a positive scale of single units through; allowed are ReLU, "
         "LeakyReLU, PReLU, MaxMin, GroupSort"
@@ -51,7 +51,12 @@ def gauged(
         log_scales: ln S of each hidden layer, (..., out); equal in a pair for MaxMin (see `units_of_a_scale`).
     Returns:
         New weights and biases, same shapes and dtypes. Outputs change by rounding only.
+    Raises:
+        ValueError: not one ln S for each hidden layer; the head has none.
     """
+    require_that(
+        len(log_scales) == len(weights) - 1, "log_scales", len(log_scales), f"{len(weights) - 1}, one a hidden layer"
+    )
     made_weights, made_biases = [], []
     below: Tensor | None = None
     for layer, (W, b) in enumerate(zip(weights, biases, strict=True)):
@@ -71,7 +76,7 @@ def random_scales(
     """ln S of hidden layers: normal with a standard deviation, one draw for each unit (or for each group of `shared`).
 
     Args:
-        weights: of the hidden layers, each (..., out, in). deviation: at least 0.
+        weights: of the hidden layers, each (..., out, in). deviation: at least 0. shared: see `units_of_a_scale`.
     Returns:
         One (..., out) for each, float64.
     """
@@ -102,6 +107,7 @@ def unit_row_scales(weights: Sequence[Tensor]) -> list[Tensor]:
     return found
 
 
+@torch.enable_grad()
 def isometric_scales(weights: Sequence[Tensor], steps: int = 500, lr: float = 0.03, shared: int = 1) -> list[Tensor]:
     """ln S that minimises the summed defect mean (sigma^2 - 1)^2 of the hidden weights, by Adam from S = 1.
 

@@ -28,12 +28,13 @@ def with_spectrum(W: Tensor, rule: Rule, any_vectors: bool = False) -> Tensor:
 
     Args:
         W: shape (..., out, in), floating point. rule: g, for example `flat` or `SPECTRA["band"](low=0.5, high=2.0)`.
-        any_vectors: take orthonormal vectors as they come for singular values that are 0 or rounding; do not refuse.
+        any_vectors: take orthonormal vectors as they come for singular values that are 0 or rounding; nothing that g
+            gives is refused.
     Returns:
         Shape (..., out, in), same dtype. Singular values are g(sigma) to 1e-6 relative to the largest, in float64.
     Raises:
-        ValueError: W is no matrix or not finite; or g gives something to singular values that the dtype cannot tell
-            from 0, whose vectors are rounding (says how small they are).
+        ValueError: W is no matrix or not finite; g gives something to singular values that the dtype cannot tell from
+            0, whose vectors are rounding (says how small they are); or what g gives is not finite, as `scaled` of 0.
 
     >>> with_spectrum(torch.tensor([[3.0, 0.0], [0.0, 0.5]]), flat)
     tensor([[1., 0.],
@@ -54,8 +55,10 @@ def with_spectrum(W: Tensor, rule: Rule, any_vectors: bool = False) -> Tensor:
     if poor.any():
         Vh[poor] = v
     new = rule(sigma)
-    floor = torch.finfo(W.dtype).eps * sigma[..., :1]
-    lost = (sigma <= floor) & (new > 2 * sigma)
+    odd = new.numel() - int(torch.isfinite(new).sum())
+    require_that(any_vectors or not odd, "g(sigma)", f"{odd} of {new.numel()} not finite", "finite")
+    eps = torch.finfo(W.dtype).eps
+    lost = (sigma <= eps * sigma[..., :1]) & (new > 2 * eps * new.amax(-1, keepdim=True))
     if lost.any() and not any_vectors:
         found = float((sigma / sigma[..., :1].clamp_min(1e-300))[lost].min())
         raise ValueError(

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from .. import interventions as surgery
 from ..activations import ACTIVATION_TYPES
-from ..checks import require_that
+from ..checks import require, require_range, require_that
+from ..groups import isometry_groups
 from .specs import Intervention
 from .stack import Run, Stack
 
@@ -66,7 +67,7 @@ class Arm:
     @property
     def activation(self) -> nn.Module:
         """Between the layers."""
-        return next(layer for layer in self.stack.template if isinstance(layer, ACTIVATION_TYPES))
+        return activation_of(self.stack.template)
 
     def generators(self, layer: int) -> Iterator[torch.Generator]:
         """One generator a run, for draws of one layer."""
@@ -74,9 +75,12 @@ class Arm:
             yield torch.Generator().manual_seed(seed + DRAWS * (self.index + 1) + 101 * layer)
 
     def fresh(self) -> dict[str, Tensor]:
-        """Parameters of a fresh net for each run, by name."""
+        """Parameters of a fresh net for each run, by name, where the stack is."""
         nets = [self.draw_fresh(seed + FRESH * (self.index + 1)) for seed in self.seeds]
-        return {name: torch.stack([net.get_parameter(name).detach() for net in nets]) for name in self.stack.params}
+        params = self.stack.params.items()
+        return {
+            name: torch.stack([net.get_parameter(name).detach() for net in nets]).to(p.device) for name, p in params
+        }
 
     def shares(self) -> list[Tensor]:
         """On which share of the coming task's images each unit fires now."""
@@ -90,6 +94,11 @@ class Arm:
         return self.images
 
 
+def activation_of(net: nn.Sequential) -> nn.Module:
+    """What stands between the layers of a net."""
+    return next(layer for layer in net if isinstance(layer, ACTIVATION_TYPES))
+
+
 def each(arm: Arm, change: Callable[[Tensor, torch.Generator, int, str], Tensor]) -> None:
     """Change every hidden weight of every run with draws of its own: (weight, generator, run, name) -> weight."""
     for layer, name in enumerate(arm.hidden):
@@ -100,7 +109,7 @@ def each(arm: Arm, change: Callable[[Tensor, torch.Generator, int, str], Tensor]
 
 def flat_distance(W: Tensor) -> Tensor:
     """How far away the polar factor of a weight is, by which every displaced arm moves it."""
-    return torch.linalg.matrix_norm((surgery.with_spectrum(W, surgery.flat) - W).double())
+    return torch.linalg.matrix_norm((surgery.with_spectrum(W, surgery.flat, any_vectors=True) - W).double())
 
 
 def spectrum(arm: Arm, rule: str, **settings: Any) -> None:
@@ -140,7 +149,7 @@ def noisy(arm: Arm) -> None:
 def shrink_perturb(arm: Arm) -> None:
     """Towards a fresh draw, as far as `flat` would move each weight."""
     target = arm.fresh()
-    each(arm, lambda W, g, run, name: surgery.toward(W, target[name][run].to(W), flat_distance(W)))
+    each(arm, lambda W, g, run, name: surgery.toward(W, target[name][run], flat_distance(W)))
 
 
 def gates(arm: Arm, share: float | str, margin: float = 1.0) -> None:
@@ -216,7 +225,7 @@ KINDS: dict[str, Callable[..., None]] = {
 class Place(NamedTuple):
     """Where in a run an intervention may be due."""
 
-    index: int  # of the task
+    task: int  # its number
     branch: int  # the first task after the trunk, 0 without one
     step: int | None = None  # steps done in this task; None before the first
 
@@ -224,11 +233,11 @@ class Place(NamedTuple):
         """Whether an intervention is made here."""
         if self.step is not None:
             return what.when == "steps" and what.every is not None and self.step % what.every == 0
-        at_branch = self.index == self.branch
+        at_branch = self.task == self.branch
         return {
-            "start": self.index == 0,
+            "start": self.task == 0,
             "branch": at_branch,
-            "boundary": self.index >= max(self.branch, 1),
+            "boundary": self.task >= max(self.branch, 1),
             "steps": at_branch,
         }[what.when]
 
@@ -250,7 +259,7 @@ class Interventions:
             if run.method.interventions:
                 self.arms.setdefault(run.method.interventions, []).append(row)
         for what in {w for plan in self.arms for w in plan}:
-            check(what)
+            check(what, stack.template)
         self.steps = sorted({w.every for plan in self.arms for w in plan if w.every})
         device = next(iter(stack.params.values())).device
         self.rate = torch.ones(len(runs), device=device)  # factor of the gradients of each run
@@ -298,7 +307,7 @@ class Interventions:
                 self.stack,
                 alive,
                 [self.runs[r].seed for r in alive],
-                place.index,
+                place.task,
                 None if images is None else images[alive][:, :IMAGES],
                 lambda seed, method=method: self.fresh(Run(method, seed)),  # type: ignore[misc]
             )
@@ -337,13 +346,55 @@ class Interventions:
         self.rate.copy_(state["rate"])
 
 
-def check(what: Intervention) -> None:
-    """Raise ValueError for settings that an intervention does not take, before anything is trained."""
+ALLOWED = {("fresh", "part"): ("hidden", "head", "all"), ("gauge", "scales"): ("normal", "rows", "isometric")}
+
+
+def check(what: Intervention, net: nn.Sequential, samples: int = IMAGES) -> None:
+    """Raise ValueError for what an intervention cannot do, before anything is trained: it may be due hours later.
+
+    Args:
+        net: one of the arm's. samples: of a task.
+    """
     settings = dict(what.settings)
+    for key, value in settings.items():
+        if (what.kind, key) in ALLOWED:
+            require(f"{what.kind}.{key}", value, ALLOWED[what.kind, key])
     try:
         inspect.signature(KINDS[what.kind]).bind(None, **settings)
-        if what.kind == "spectrum":
-            made = surgery.rule(**({"name": settings.pop("rule")} | settings))
-            made(torch.ones(64, dtype=torch.float64))
+        if what.kind in CHECKS:
+            CHECKS[what.kind](what, net, min(samples, IMAGES))
     except TypeError as error:
-        raise ValueError(f"intervention {what.kind!r} with settings {dict(what.settings)}: {error}") from None
+        raise ValueError(f"intervention {what.kind!r} with settings {settings}: {error}") from None
+
+
+def check_spectrum(what: Intervention, net: nn.Sequential, samples: int) -> None:
+    """The rule and its settings, on as many singular values as each hidden weight has."""
+    settings = dict(what.settings)
+    chosen = surgery.rule(settings.pop("rule"), **settings)
+    for W in isometry_groups(net)[0]["params"]:
+        chosen(torch.ones(min(W.shape), dtype=torch.float64))
+
+
+def check_gates(what: Intervention, net: nn.Sequential, samples: int) -> None:
+    """A share that so many samples can show; and a time at which there are images."""
+    settings = dict(what.settings)
+    require_that(what.when != "steps", "gates.when", what.when, "a task boundary: it looks at images")
+    share = 0.5 if settings["share"] == "own" else settings["share"]
+    surgery.gate_bias(torch.arange(float(samples))[:, None], share, settings.get("margin", 1.0))
+
+
+def check_gauge(what: Intervention, net: nn.Sequential, samples: int) -> None:
+    """An activation that lets scales through, single ones for rows of length 1."""
+    settings = dict(what.settings)
+    shared = surgery.units_of_a_scale(activation_of(net))
+    single = settings.get("scales") != "rows" or shared == 1
+    require_that(single, "gauge.scales", "rows", f"another: {shared} units share a scale, whose rows differ in length")
+    if settings.get("deviation") is not None:
+        require_range("gauge.deviation", settings["deviation"], 0, kind=float)
+
+
+CHECKS: dict[str, Callable[[Intervention, nn.Sequential, int], None]] = {
+    "spectrum": check_spectrum,
+    "gates": check_gates,
+    "gauge": check_gauge,
+}

@@ -88,8 +88,8 @@ def grouped(runs: list[Run], most: int | None = None) -> list[list[Run]]:
     groups = defaultdict(list)
     for run in runs:
         plain = "adamo" if run.method.optimizer == "adam" else run.method.optimizer
-        shared = dict(name="", label="", optimizer=plain, isometry_strength=0.0, interventions=())
-        groups[replace(run.method, **shared)].append(run)
+        shared = replace(run.method, name="", label="", optimizer=plain, isometry_strength=0.0, interventions=())
+        groups[shared].append(run)
     split = []
     for group in groups.values():
         size = math.ceil(len(group) / math.ceil(len(group) / (most or len(group))))

@@ -31,7 +31,7 @@ from .instruments.stacked import (
     steps_to,
     weight_measures,
 )
-from .interventions import IMAGES, Interventions
+from .interventions import IMAGES, Interventions, check
 from .learner import Clip, Learner, denormals_as_zero
 from .specs import Experiment, Method
 from .stack import Run
@@ -283,7 +283,7 @@ class StreamEngine:
     """Trains groups of runs on one stream (see `dyniso.study.runner.Engine`).
 
     Raises:
-        ValueError: the stream asks for more images than the data set has.
+        ValueError: more images asked for than the data set has, or an intervention that its nets cannot get.
         DataError: the data set is not there and cannot be fetched.
     """
 
@@ -292,6 +292,9 @@ class StreamEngine:
     def __init__(self, experiment: Experiment, device: torch.device):
         self.experiment, self.source = experiment, load_source(experiment.stream, device)
         self.bytes_a_run, self.parts = bytes_a_run(experiment, self.source), experiment.tasks
+        for method in experiment.methods:
+            for what in method.interventions:
+                check(what, make_net(experiment, method, 0, self.source), experiment.stream.samples)
 
     def train_group(self, runs: list[Run], bar: tqdm, checkpoint: Checkpoint) -> list[pd.DataFrame]:
         """See `train_group`."""

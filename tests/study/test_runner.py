@@ -94,7 +94,7 @@ def test_settings_of_a_baseline_and_other_optimizers_keep_runs_apart_and_no_fiel
     optimizers = [Run(Method("m", "m", optimizer=name), 0) for name in ("adam", "adamw", "sgd", "muon", "upgd")]
     for runs in (with_settings, optimizers):
         assert grouped(runs) == [[run] for run in runs]
-    shared = {"name", "label", "isometry_strength", "settings", "optimizer"}
+    shared = {"name", "label", "isometry_strength", "settings", "optimizer", "interventions"}
     assert {field.name for field in fields(Method)} == shared | OTHERWISE.keys()
 
 

@@ -279,6 +279,8 @@ class Experiment(Comparison):
         """Raise ValueError for a branch without a trunk, a trunk that is too long, and nets that cannot be changed."""
         if self.trunk:
             require_range("trunk.tasks", self.trunk.tasks, 1, self.stream.tasks - 1)
+            if method.parametrization:
+                raise ValueError(f"{method.name}.parametrization={method.parametrization!r}; a trunk has none")
         for what in method.interventions:
             if (what.when == "branch") != (what.when in ("start", "branch") and self.trunk is not None):
                 raise ValueError(f"{method.name}: {what.kind!r} when={what.when!r} with trunk={self.trunk}")
@@ -286,6 +288,8 @@ class Experiment(Comparison):
                 raise ValueError(
                     f"{method.name}: {what.kind!r} needs an MLP with biases, without norm or parametrization"
                 )
+            if what.kind == "matched_rate" and method.optimizer != "sgd":
+                raise ValueError(f"{method.name}.optimizer={method.optimizer!r}; 'matched_rate' is for 'sgd'")
 
     @property
     def tasks(self) -> int:
