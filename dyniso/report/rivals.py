@@ -153,14 +153,14 @@ def candidates(results: Results) -> pd.DataFrame:
 
     A run that has diverged is left out.
     """
-    rows = []
-    dead = results._table  # the rows as they are, without a worst value
+    rows: list[pd.DataFrame] = []
     tasks = np.add(outcome_tasks(results), 1)
     for name in results.labels:
-        columns = {metric: dead(metric, name)[:, tasks].mean(1) for metric in before(results)}
+        columns = {metric: results._table(metric, name)[:, tasks].mean(1) for metric in before(results)}
         frame = pd.DataFrame({"method": name, "seed": results.experiment.seeds, **columns})
         frame["outcome"] = outcome(results, name)
-        rows.append(frame[~(results._table("diverged", name)[:, tasks] > 0).any(1)])
+        alive = ~(results._table("diverged", name)[:, tasks] > 0).any(1)
+        rows.append(frame.loc[alive])
     return pd.concat(rows, ignore_index=True)
 
 
