@@ -160,7 +160,7 @@ def candidates(results: Results) -> pd.DataFrame:
         frame = pd.DataFrame({"method": name, "seed": results.experiment.seeds, **columns})
         frame["outcome"] = outcome(results, name)
         alive = ~(results._table("diverged", name)[:, tasks] > 0).any(1)
-        rows.append(frame.loc[alive])
+        rows.append(frame[pd.Series(alive, index=frame.index)])
     return pd.concat(rows, ignore_index=True)
 
 
