@@ -277,7 +277,9 @@ claim(
     "rank-was-set",
     "The manipulation worked everywhere: the penalty changes the rank by at least a fifth in each direction, under Adam, AdamO and a held "
     "spectrum alike.",
-    all(rank[f"{o}_raise"] > 1.2 * rank[f"{o}_none"] > 1.2 * 1.2 * rank[f"{o}_lower"] for o in ("adam", "adamo", "held")),
+    all(
+        rank[f"{o}_raise"] > 1.2 * rank[f"{o}_none"] > 1.2 * 1.2 * rank[f"{o}_lower"] for o in ("adam", "adamo", "held")
+    ),
 )
 claim(
     "rank-is-not-it",

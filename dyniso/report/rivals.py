@@ -168,11 +168,15 @@ def routes(frame: pd.DataFrame, predictors: Iterable[str], baseline: str = "befo
     """How well each candidate orders the outcome: over runs, over means of arms, and beyond the kernel's P_100.
 
     Returns:
-        predictor, runs and arms (rank correlations), r2 (of ranks, over runs) and gain (what it adds to P_100).
+        predictor, runs and arms (rank correlations), r2 (of ranks, over runs) and gain (what it adds to P_100); NaN for a
+        candidate that was not measured.
     """
     means = frame.groupby("method").mean(numeric_only=True)
     rows = []
     for name in predictors:
+        if name not in frame or frame[name].isna().all():  # as dead units of MaxMin, of which none can die
+            rows.append({"predictor": name, "runs": np.nan, "arms": np.nan, "r2": np.nan, "gain": np.nan})
+            continue
         own = frame[[*dict.fromkeys((name, baseline)), "outcome"]].replace([np.inf, -np.inf], np.nan).dropna()
         of_arms = means[[name, "outcome"]].replace([np.inf, -np.inf], np.nan).dropna()
         rows.append(
