@@ -69,6 +69,7 @@ OTHERWISE = {  # field of a method -> another value; all but name, label, seed a
     "activation": "maxmin",
     "lr": 2e-3,
     "isometry_every": 2,
+    "isometry_side": "above",
     "coupled": True,
     "baseline": "l2",
     "norm": "layernorm",
