@@ -239,10 +239,17 @@ claim(
     f"{level(pixels, 'noisy'):.2f}.",
     all(behind_flat(r, "rotated", "noisy") for r in (labels, pixels)),
 )
+claim(
+    "wider-nets-agree",
+    f"At width 128 the two streams part in the same way: on labels Haar vectors restore ({level(labels_128, 'haar_own'):.2f}, flat "
+    f"{level(labels_128, 'flat_own'):.2f}), on pixels they do not ({level(pixels_128, 'haar_own'):.2f}, flat "
+    f"{level(pixels_128, 'flat_own'):.2f}); clip does on both.",
+    abs(difference(labels_128, "haar_own", "flat_own").mean) < predicted.MARGIN
+    and behind_flat(pixels_128, "kept_own", "haar_own", "lift")
+    and all(abs(difference(r, "clip", "flat_own").mean) < predicted.MARGIN for r in (labels_128, pixels_128)),
+)
 
 # %% [markdown]
-# The wider nets say the same where they decide: the table at the end has every prediction.
-#
 # ## Spectra that are held
 #
 # A surgery is one moment. Now a projection puts the spectrum back after every tenth step, so that it cannot drift, while

@@ -168,7 +168,7 @@ def routes(frame: pd.DataFrame, predictors: Iterable[str], baseline: str = "befo
     """How well each candidate orders the outcome: over runs, over means of arms, and beyond the kernel's P_100.
 
     Returns:
-        predictor, runs and arms (rank correlations), r2 (of ranks, over runs) and gain (what it adds to P_100); NaN for a
+        predictor, runs and arms (rank correlations), r2 (of ranks, over runs), gain (what it adds to P_100); NaN for a
         candidate that was not measured.
     """
     means = frame.groupby("method").mean(numeric_only=True)

@@ -156,7 +156,13 @@ def train_group(
         if checkpoint and index + 1 < experiment.stream.tasks:
             now = {"tasks_done": index + 1, "recorded": recorded, "dead": dead}
             checkpoint.after_part(lambda now=now, trainer=trainer: now | {"trainer": trainer.state_dict()})  # type: ignore[misc]
-    return frames(recorded, len(runs))
+    return [own_rows(run, frame) for run, frame in zip(runs, frames(recorded, len(runs)), strict=True)]
+
+
+def own_rows(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
+    """What a run has whatever runs are beside it: a drift only where something is held."""
+    held = any(what.every for what in run.method.interventions)
+    return frame if held else frame[frame["metric"] != "held_drift"].reset_index(drop=True)
 
 
 def trunk_runs(experiment: Experiment, runs: list[Run]) -> tuple[list[Run], list[int]]:
