@@ -201,7 +201,7 @@ show(
     caption="With all singular values held at 1 nothing collapses in thirty tasks, at any rate; at 1e-2 ReLU learns less from the start. Net "
     f"{relu.net}, {relu.experiment.steps_per_task} steps a task, {len(relu.experiment.seeds)} seeds, bands: 95 % intervals.",
     alt="Online accuracy over thirty tasks. ReLU with held spectra stays at .6 to .7 for rates 1e-3 and 3e-3 and at .45 for 1e-2, while the "
-    "free net falls to .15. MaxMin stays high in all.",
+    "free net falls to .15. MaxMin stays between .58, at the highest rate, and .80.",
 )
 
 # %% tags=["hide-input"]
@@ -379,15 +379,30 @@ WATCHED = {
     "before_P_100": ("$P_{100}$", ".2f"),
     "before_adam_P_100": ("Adam's $P_{100}$", ".2f"),
 }
+before = rivals.candidates(methods).replace([float("inf")], float("nan")).groupby("method").mean(numeric_only=True)
 show_table(
     [
         {"method": label, "last tasks": f"{level(methods, name):.2f}"}
-        | {head: format(seen(methods, metric, name), form) for metric, (head, form) in WATCHED.items()}
+        | {head: format(before.loc[name, metric], form).replace("nan", "–") for metric, (head, form) in WATCHED.items()}
         for name, label in methods.labels.items()
     ]
 )
 
-# METHODS
+# %% tags=["hide-input"]
+ordered = before.sort_values("outcome")
+claim(
+    "methods-order-by-the-kernel",
+    "The five methods end in the order of their kernels before the last tasks, from Adam to FIRE; LayerNorm keeps a good kernel with a defect of "
+    f"{before.loc['layernorm', 'before_isometry_defect']:.0f}.",
+    list(ordered["before_P_100"]) == sorted(ordered["before_P_100"])
+    and before.loc["layernorm", "before_isometry_defect"] > 5,
+)
+claim(
+    "all-lower-the-alignment",
+    f"All four lower the alignment of large singular values with the mean input, from {before.loc['adam', 'before_alignment']:.2f} with Adam to "
+    f"between {before['before_alignment'].drop('adam').min():.2f} and {before['before_alignment'].drop('adam').max():.2f}.",
+    bool((before["before_alignment"].drop("adam") < before.loc["adam", "before_alignment"] - 0.1).all()),
+)
 
 # %% [markdown]
 # ## A consequence: pull from above only
@@ -407,7 +422,8 @@ shades = {
     "above_1": pictures.VIOLET,
     "adam": pictures.BLUE,
 }
-fig, points = pictures.over_tasks({title: (r, shades) for title, r in sides.items()})
+alive = {t: {a: c for a, c in shades.items() if not rivals.diverged(r, a)} for t, r in sides.items()}
+fig, points = pictures.over_tasks({title: (r, alive[title]) for title, r in sides.items()})
 
 # %% tags=["hide-input"]
 show(
@@ -422,18 +438,27 @@ show(
 )
 
 # %% tags=["hide-input"]
-ends = {(t, a): level(r, a) for t, r in sides.items() for a in r.labels}
+on_labels, on_pixels = sides.values()
+same = {
+    name: gap(r, f"above_{s}", f"both_{s}") for name, r, s in (("labels", on_labels, "1"), ("pixels", on_pixels, "0.1"))
+}
 claim(
     "pull-from-above-does-as-well",
-    f"At strength 1 the pull from above does as well as the whole pull: {ends['Random labels', 'above_1']:.2f} and "
-    f"{ends['Random labels', 'both_1']:.2f} on random labels, {ends['Permuted pixels', 'above_1']:.2f} and "
-    f"{ends['Permuted pixels', 'both_1']:.2f} on permuted pixels; plain Adam ends at {ends['Random labels', 'adam']:.2f} and "
-    f"{ends['Permuted pixels', 'adam']:.2f}.",
-    all(rivals.verdict("equal", gap(r, "above_1", "both_1")) == rivals.HOLDS for r in sides.values()),
+    f"The pull from above does as well as the whole pull: {level(on_labels, 'above_1'):.2f} and {level(on_labels, 'both_1'):.2f} on random "
+    f"labels (strength 1), {level(on_pixels, 'above_0.1'):.2f} and {level(on_pixels, 'both_0.1'):.2f} on permuted pixels (.1); plain Adam "
+    f"ends at {level(on_labels, 'adam'):.2f} and {level(on_pixels, 'adam'):.2f}.",
+    all(rivals.verdict("equal", found) == rivals.HOLDS for found in same.values()),
+)
+lost_runs = sum(rivals.diverged(on_pixels, a) for a in ("both_1", "above_1"))
+claim(
+    "strength-one-diverges-on-pixels",
+    f"At strength 1, and the rate of 1e-2 on pixels, {lost_runs} of 16 runs diverge, with either pull; at .1 on labels the interval of the "
+    "difference reaches beyond the margin, so that is undecided.",
+    lost_runs == 16 and rivals.verdict("equal", gap(on_labels, "above_0.1", "both_0.1")) == rivals.OPEN,
 )
 
 # %% [markdown]
-# It is no cheaper: the eigendecomposition costs more than the product that it saves. What it says is where the pull acts.
+# It is more work, an eigendecomposition of each Gram matrix beside the same products. What it says is where the pull acts.
 
 # %% [markdown]
 # ## Which predictions held
@@ -467,6 +492,7 @@ show_table(
             "arm": row["label"],
             "accuracy": f"{row['mean']:.3f} ± {row['high'] - row['mean']:.3f}",
             "lost": f"{row['lost']:+.3f}" if "lost" in row else "",
+            "diverged": row["diverged"] or "",
         }
         for r in all_results
         for row in rivals.arms(r).to_dict("records")

@@ -16,7 +16,7 @@ from scipy import stats as scipy_stats
 
 from ..stats import Array, mean_ranks, rank_correlation
 from ..study.specs import Experiment
-from ..study.specs.rivals import EARLY, HALF, LATE, MARGIN, NAMES, RIVALS, Check
+from ..study.specs.rivals import EARLY, HALF, LATE, MARGIN, NAMES, RIVALS, Check, arms_of
 from .results import Results
 
 KEPT, FRESH = ("kept_own", "none"), ("fresh",)
@@ -108,13 +108,26 @@ def verdict(kind: str, found: Interval) -> str:
     return HOLDS if right else FAILS if wrong else OPEN
 
 
+def diverged(results: Results, arm: str) -> int:
+    """How many runs of an arm have diverged by the end of the outcome tasks."""
+    tasks = np.add(outcome_tasks(results), 1)
+    return int((results._table("diverged", arm)[:, tasks] > 0).any(1).sum())
+
+
 def checks(results: Results) -> pd.DataFrame:
-    """Every prediction for an experiment: rival, kind, arm, other, mean, low, high, verdict."""
+    """Every prediction for an experiment: rival, kind, arm, other, mean, low, high, verdict.
+
+    None is decided by arms that diverged.
+    """
     rows = []
     for rival, predicted in RIVALS[results.experiment.name].items():
         for check in predicted:
             found = t_interval(measured(results, check))
-            rows.append({"rival": rival, **check._asdict(), **found._asdict(), "verdict": verdict(check.kind, found)})
+            says = verdict(check.kind, found)
+            lost_runs = [diverged(results, arm) for arm in arms_of((check,))]
+            if (says == HOLDS and any(lost_runs)) or min(lost_runs) == len(results.experiment.seeds):
+                says = OPEN  # two arms that both diverged are alike, and no prediction is right or wrong for it
+            rows.append({"rival": rival, **check._asdict(), **found._asdict(), "verdict": says})
     return pd.DataFrame(rows)
 
 
@@ -134,6 +147,7 @@ def arms(results: Results) -> pd.DataFrame:
     for name, label in results.labels.items():
         found = t_interval(outcome(results, name))
         row = {"experiment": results.experiment.name, "arm": name, "label": label, **found._asdict()}
+        row["diverged"] = diverged(results, name)
         if not results.experiment.trunk and results.experiment.tasks > LATE + 1:  # type: ignore[attr-defined]
             row["lost"] = float(lost(results, name).mean())
         rows.append(row)

@@ -109,6 +109,15 @@ def test_a_run_that_diverged_counts_as_0():
     assert rivals.outcome(Results(results.experiment, frame), "norm") == pytest.approx(np.zeros(8))
 
 
+def test_no_prediction_holds_because_runs_diverged():
+    results = results_of("one_sided_pixels", lambda arm, seed, task: 0.5 + wobble(seed))
+    frame = results.frame.copy()
+    frame.loc[frame["method"].isin(["both_1", "above_1"]) & (frame["metric"] == "diverged"), "value"] = 1.0
+    found = rivals.checks(Results(results.experiment, frame))
+    equal = found[found["kind"] == "equal"].set_index("arm")["verdict"]
+    assert equal.to_dict() == {"above_0.1": "holds", "above_1": "undecided"}
+
+
 def test_routes_order_what_orders_the_outcome_first():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
