@@ -20,7 +20,7 @@
 # broken with plasticity kept, or forced with plasticity lost. The answer to the third question says what to watch.
 
 # %% tags=["parameters", "hide-input"]
-tier = "check"  # check or smoke: whose stored runs are read
+tier = "check"  # check | paper: which stored results
 
 # %% tags=["hide-input"]
 import time
@@ -505,7 +505,7 @@ claim(
     "every-arm-has-eight-seeds",
     f"{len(all_results)} experiments, {sum(len(r.experiment.methods) for r in all_results)} arms and {runs:,} runs are in the table, each arm "
     "with eight seeds.",
-    tier == "smoke" or all(len(r.experiment.seeds) == 8 for r in all_results),
+    all(len(r.experiment.seeds) == 8 for r in all_results),
 )
 
 # %% [markdown]
@@ -524,7 +524,7 @@ claim(
 #
 # ## Try changing
 #
-# - `dyniso run gauge_fresh --tier smoke`, then `-p tier smoke`.
+# - `dyniso run gauge_fresh --tier paper --device cuda`, and the other experiments likewise, then `-p tier paper`.
 # - Other shares in `dyniso.study.specs.causal.CONSTRUCTED`: where between 0 and .02 does the level fall?
 #
 # ## Exercise

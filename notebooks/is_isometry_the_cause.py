@@ -24,7 +24,7 @@
 # more task. What each rival hypothesis predicts, and the thresholds, were committed before any of the runs shown.
 
 # %% tags=["parameters", "hide-input"]
-tier = "check"  # check or smoke: whose stored runs are read
+tier = "check"  # check | paper: which stored results
 
 # %% tags=["hide-input"]
 import time
@@ -498,7 +498,7 @@ claim(
 #
 # ## Try changing
 #
-# - `dyniso run surgery_labels --tier smoke`, then `-p tier smoke`: a minute, and nothing is decided.
+# - `dyniso run surgery_labels --tier paper --device cuda`, and the other experiments likewise, then `-p tier paper`: the paper's width.
 # - A surgery of your own: `dyniso.interventions.edit_(model, change)`, any function from a weight to a weight.
 #
 # ## Exercise
