@@ -149,9 +149,7 @@ def spaced(values: pd.Series, gap: float) -> dict[str, float]:
     return places
 
 
-def scatter(
-    results: Results, metrics: Mapping[str, str], colours: Mapping[str, str]
-) -> tuple[Figure, pd.DataFrame]:
+def scatter(results: Results, metrics: Mapping[str, str], colours: Mapping[str, str]) -> tuple[Figure, pd.DataFrame]:
     """Outcome of each run against numbers measured before it, panels below each other: metric -> label of x."""
     figures.use_style()
     frame = rivals.candidates(results)
@@ -173,7 +171,9 @@ def scatter(
 def routes_figure(found: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> tuple[Figure, pd.DataFrame]:
     """Rank correlation of each candidate with the outcome, experiment by experiment: a column of squares each."""
     figures.use_style()
-    table = pd.DataFrame({name: frame.set_index("predictor")["runs"] for name, frame in found.items()}).loc[list(labels)]
+    table = pd.DataFrame({name: frame.set_index("predictor")["runs"] for name, frame in found.items()}).loc[
+        list(labels)
+    ]
     fig, ax = plt.subplots(figsize=(5.2, 0.34 * len(labels) + 1.6), layout="constrained")
     for y, (_, row) in enumerate(table.iterrows()):
         for x, value in enumerate(row):

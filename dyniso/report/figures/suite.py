@@ -80,9 +80,7 @@ def predictors_figure(
     """Late score against metrics of `suite.predictors`, one panel a metric, one marker an arm and stream."""
     figures.use_style()
     colours, lines = figures.palette(len(MARKERS)), len(metrics)
-    fig, axes = plt.subplots(
-        lines, 1, figsize=(5.2, 3.3 * lines), sharey=True, squeeze=False, layout="constrained"
-    )
+    fig, axes = plt.subplots(lines, 1, figsize=(5.2, 3.3 * lines), sharey=True, squeeze=False, layout="constrained")
     for ax, metric in zip(axes.flat, metrics, strict=True):
         for i, name in enumerate(cloud["stream"].unique()):
             p, k = cloud[cloud["stream"] == name], i % len(MARKERS)

@@ -55,7 +55,7 @@ def test_return_within_a_visit_is_that_of_the_first_and_the_last_cycles_and_of_a
 
 
 def test_each_cycle_has_a_panel_with_the_metric_of_its_game(results):
-    measures = {game: ("return", "return") for game in results.games}
+    measures = dict.fromkeys(results.games, ("return", "return"))
     fig, points = pictures.each_cycle_figure(results, measures)
     cycles = results.experiment.tasks // len(results.games)
     panels = [(game, c + 1) for game in measures for c in range(cycles)]

@@ -114,7 +114,7 @@ def test_figures_that_cannot_be_replaced_stay_as_they_were(hand_made, tiny, tmp_
 
     monkeypatch.setattr(Path, "write_bytes", no_room)
     fig, points = tasks_figure(hand_made, tiny, ["sigma_max"])
-    with pytest.raises(OSError, match="cannot write to .*: No space left on device; choose a folder"):
+    with pytest.raises(OSError, match=r"cannot write to .*: No space left on device; choose a folder"):
         save(fig, points, tmp_path, "name", {})
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("name.png", b"old")]
 
