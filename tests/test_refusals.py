@@ -137,7 +137,7 @@ def test_wrong_type_is_named_with_what_to_write(call, came, expected):
 
 
 def test_every_isometry_option_is_a_keyword_of_adamo_and_of_groups():
-    values = dict(zip(OPTIONS, (0.1, 1e-3, 2, (1, 1), False, 0), strict=True))
+    values = dict(zip(OPTIONS, (0.1, 1e-3, 2, (1, 1), "above", False, 0), strict=True))
     assert {name: adamo(**values).param_groups[0][name] for name in OPTIONS} == values
     assert {name: tuned(**values)[0][name] for name in OPTIONS} == values
 
