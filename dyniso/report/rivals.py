@@ -2,7 +2,7 @@
 
 The outcome of an arm is the online accuracy of the first task after the branch, or the mean of the last tasks where
 nothing branches. Intervals are Student's t at 95 %, paired by seed. Predictions are those of
-`dyniso.study.specs.rivals`, committed before the runs.
+`dyniso.study.specs.rivals`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,16 @@ def outcome_tasks(results: Results) -> list[int]:
 def outcome(results: Results, arm: str) -> Array:
     """Online accuracy of an arm, (seeds,); 0 of a run that has diverged."""
     return results.per_seed("online_accuracy", arm, outcome_tasks(results))
+
+
+def level(results: Results, arm: str) -> float:
+    """Mean outcome of an arm over seeds."""
+    return float(outcome(results, arm).mean())
+
+
+def difference(results: Results, arm: str, other: str) -> Interval:
+    """The outcome of an arm minus that of another, paired by seed."""
+    return t_interval(outcome(results, arm) - outcome(results, other))
 
 
 def lost(results: Results, arm: str) -> Array:

@@ -247,7 +247,7 @@ class Interventions:
 
     Args:
         runs: of the stack, in order. stack: their nets. branch: the first task after the trunk.
-        fresh: (method of a run, seed) -> a freshly drawn net.
+        fresh: run -> a net drawn for its method and seed.
     Raises:
         ValueError: an unknown rule or setting, now and not at the first boundary.
     """

@@ -73,6 +73,13 @@ def test_outcome_without_a_branch_is_the_mean_of_the_last_three_tasks():
     assert rivals.lost(results, "norm") == pytest.approx(np.full(8, 0.4 - 0.8))
 
 
+def test_a_difference_is_paired_by_seed():
+    of_seed = {"norm": lambda s: 0.1 * s + 0.02, "clip": lambda s: 0.1 * s}
+    results = results_of("held_sides_maxmin", lambda arm, seed, task: of_seed.get(arm, lambda s: 0.5)(seed))
+    assert rivals.difference(results, "norm", "clip") == pytest.approx((0.02, 0.02, 0.02))
+    assert rivals.level(results, "clip") == pytest.approx(0.75)
+
+
 def test_recovery_is_0_for_the_net_left_alone_and_1_for_a_fresh_one():
     level = {"kept_own": 0.2, "fresh": 0.6, "flat_own": 0.5}
     results = results_of("surgery_labels", lambda arm, seed, task: level.get(arm, 0.3) + wobble(seed))

@@ -1,7 +1,8 @@
 """What each rival hypothesis predicts of the causal experiments, arm by arm, with the thresholds that decide.
 
-All of this was committed before any run on the seeds that judge. A prediction is a list of checks, of each of which
-`dyniso.report.rivals` says whether it holds, fails or is undecided. A rival survives where none of its checks fails.
+All of this was committed before any run of its experiment on the seeds that judge; what is predicted of the one-sided
+pull came after the surgeries. A prediction is a list of checks, of each of which `dyniso.report.rivals` says whether it
+holds, fails or is undecided. A rival survives where none of its checks fails.
 """
 
 from __future__ import annotations
